@@ -4,8 +4,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import overload
 
+from finetune.core.lazy_sequence import LazySequence
 from finetune.data.raw_rows import BLOCK_ROWS, Blocks
 from finetune.data.row import Row
 
@@ -29,7 +29,7 @@ class CorpusFacts:
     splits: frozenset[tuple[str, str]] = frozenset()
 
 
-class Corpus(Sequence[Row]):
+class Corpus(LazySequence[Row]):
     """The rows of a corpus in a fixed order, with the manifest's keys. Memory does not grow with their number.
 
     Iterating yields the rows block by block; each time they are read again. `block(i)` is cheap for any `i` and gives
@@ -58,15 +58,8 @@ class Corpus(Sequence[Row]):
         for number in range(self.num_blocks):
             yield from self.block(number)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]  # raises IndexError, and counts from the end
-        return self.block(position // BLOCK_ROWS)[position % BLOCK_ROWS]
+    def item(self, index: int) -> Row:
+        return self.block(index // BLOCK_ROWS)[index % BLOCK_ROWS]
 
 
 class ListRows:

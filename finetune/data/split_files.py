@@ -2,15 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from finetune.core.files import sha256_file
+from finetune.core.lazy_sequence import LazySequence
 from finetune.data.kept_rows import COLUMNS, UNKNOWN, Columns, cached_status, row_of
 from finetune.data.manifest import Utterance, manifest_line, parse_manifest_line
 from finetune.data.problems import Problem, ProblemSummary
@@ -152,7 +153,7 @@ class SplitResult:
             file.writelines(map(_problem_line, problems))
 
 
-class SplitItems(Sequence[Utterance]):
+class SplitItems(LazySequence[Utterance]):
     """The utterances of a split, which are read from its manifest in each iteration."""
 
     def __init__(self, split: SplitResult) -> None:
@@ -164,14 +165,8 @@ class SplitItems(Sequence[Utterance]):
     def __iter__(self) -> Iterator[Utterance]:
         return self._split.items()
 
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Utterance]: ...
-    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        return self._split.item(range(len(self))[index])
+    def item(self, index: int) -> Utterance:
+        return self._split.item(index)
 
 
 def _read_item(manifest: BinaryIO, columns: BinaryIO, index: int) -> Utterance:

@@ -9,16 +9,16 @@ import logging
 import os
 import struct
 import tarfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
 from finetune.core.files import write_bytes
+from finetune.core.lazy_sequence import LazySequence
 from finetune.data.audio_facts import cache_folder
 from finetune.data.byte_range import ByteRange, is_url
 from finetune.data.range_file import RangeFile
@@ -43,7 +43,7 @@ LONG_READ, SHORT_READ = 4 << 20, 1 << 16  # bytes of a request, if the next head
 Numbers = NDArray[np.int64]
 
 
-class TarIndex(Sequence[ByteRange]):
+class TarIndex(LazySequence[ByteRange]):
     """The files in an archive, in their order. It holds names and numbers, no objects.
 
     Attributes:
@@ -58,19 +58,10 @@ class TarIndex(Sequence[ByteRange]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    @overload
-    def __getitem__(self, index: int) -> ByteRange: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[ByteRange]: ...
-
-    def __getitem__(self, index: int | slice) -> ByteRange | list[ByteRange]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def item(self, index: int) -> ByteRange:
         return ByteRange(self.path, self.name(index), int(self.starts[index]), int(self.lengths[index]))
 
     def name(self, index: int) -> str:
-        index = range(len(self))[index]
         start = int(self._name_ends[index - 1]) if index else 0
         return self._names[start : int(self._name_ends[index])].decode("utf-8", "surrogateescape")
 

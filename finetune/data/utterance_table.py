@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from finetune.core.files import sha256_file
+from finetune.core.lazy_sequence import LazySequence
 from finetune.data.arrow_columns import number_column, optional_column, text_column, text_list_column
 from finetune.data.manifest import PROMPT_COLUMNS, TEXT_KEYS, Utterance, stream_manifest
 
@@ -41,7 +42,7 @@ SCHEMA = pa.schema(
 )
 
 
-class UtteranceTable(Sequence[Utterance]):
+class UtteranceTable(LazySequence[Utterance]):
     """Utterances in columns.
 
     Args:
@@ -63,19 +64,10 @@ class UtteranceTable(Sequence[Utterance]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Utterance]: ...
-
-    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]  # raises IndexError, and counts from the end
-        which = bisect_right(self._ends, number)
+    def item(self, index: int) -> Utterance:
+        which = bisect_right(self._ends, index)
         batch = self.batches[which]
-        place = number - self._ends[which] + len(batch)
+        place = index - self._ends[which] + len(batch)
         return _utterance({name: batch.column(i)[place].as_py() for i, name in enumerate(SCHEMA.names)})
 
     def __iter__(self) -> Iterator[Utterance]:

@@ -4,11 +4,11 @@ clips without speech."""
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.core.lazy_sequence import LazySequence
 from finetune.data.manifest import Utterance, concatenated
 from finetune.data.utterance_table import UtteranceTable
 from finetune.training.plan import Groups, Indices, Seconds
@@ -17,7 +17,7 @@ NO_SPEECH = "no-speech"  # begins the ids of clips without speech
 
 
 @dataclass(frozen=True)
-class ClipTable(Sequence[Utterance]):
+class ClipTable(LazySequence[Utterance]):
     """Clips as utterances, made when they are asked for; worker processes share the arrays.
 
     Attributes:
@@ -35,17 +35,8 @@ class ClipTable(Sequence[Utterance]):
     def __len__(self) -> int:
         return len(self.base) + len(self.added) + len(self.no_speech)
 
-    @overload
-    def __getitem__(self, index: int) -> Utterance: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Utterance]: ...
-
-    def __getitem__(self, index: int | slice) -> Utterance | list[Utterance]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]  # raises IndexError, and counts from the end
-        return self.combined(number, self.sources(number))
+    def item(self, index: int) -> Utterance:
+        return self.combined(index, self.sources(index))
 
     def sources(self, index: int) -> tuple[Utterance, ...]:
         """The utterances of a clip; several if clips are concatenated, none if it is without speech."""

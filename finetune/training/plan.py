@@ -9,10 +9,12 @@ import random
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, overload
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from finetune.core.lazy_sequence import LazySequence
 
 Indices = NDArray[np.int32]
 Seconds = NDArray[np.float64]
@@ -23,7 +25,7 @@ BLOCK = 65_536  # numbers that are Python objects at a time
 
 
 @dataclass(frozen=True)
-class Groups(Sequence[tuple[int, ...]]):
+class Groups(LazySequence[tuple[int, ...]]):
     """Groups of clips; a group is a tuple of clip indices.
 
     Attributes:
@@ -49,17 +51,8 @@ class Groups(Sequence[tuple[int, ...]]):
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> tuple[int, ...]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[int, ...]]: ...
-
-    def __getitem__(self, index: int | slice) -> tuple[int, ...] | list[tuple[int, ...]]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        return tuple(self.members[self.bounds[number] : self.bounds[number + 1]].tolist())
+    def item(self, index: int) -> tuple[int, ...]:
+        return tuple(self.members[self.bounds[index] : self.bounds[index + 1]].tolist())
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -75,7 +68,7 @@ class Groups(Sequence[tuple[int, ...]]):
 
 
 @dataclass(frozen=True)
-class EpochPlan(Sequence[list[list[int]]]):
+class EpochPlan(LazySequence[list[list[int]]]):
     """Optimizer steps of one epoch, each a list of micro-batches, each a list of clip indices; made when asked for.
 
     Attributes:
@@ -89,16 +82,8 @@ class EpochPlan(Sequence[list[list[int]]]):
     def __len__(self) -> int:
         return -(-len(self.batches) // self.group)
 
-    @overload
-    def __getitem__(self, index: int) -> list[list[int]]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[list[list[int]]]: ...
-
-    def __getitem__(self, index: int | slice) -> list[list[int]] | list[list[list[int]]]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        first = range(len(self))[index] * self.group
+    def item(self, index: int) -> list[list[int]]:
+        first = index * self.group
         return [list(batch) for batch in self.batches[first : first + self.group]]
 
 
