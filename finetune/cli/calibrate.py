@@ -67,10 +67,16 @@ def run(args: argparse.Namespace) -> int:
         EvaluateSection().normalizer,
     )
     print("\n".join(frontier_table(result)))
-    if guard := result.no_speech:
+    guard, limits = result.no_speech, Path(args.model) / LIMITS
+    if guard and guard.threshold > result.saved_no_speech:
+        print(
+            f"no_speech stays {result.saved_no_speech:g} ({limits}): {count(guard.clips, 'clip')} would give "
+            f"{guard.threshold:g}, but are too few; calibrate with {MAX_CLIPS} clips of several speakers"
+        )
+    elif guard and guard.clips:
         print(
             f"no_speech {guard.threshold:g}, which rejects {100 * guard.rejected:.0f} % of the clips without speech, "
-            f"saved to {Path(args.model) / LIMITS}"
+            f"saved to {limits}"
         )
         if guard.clips < MAX_CLIPS:
             print(

@@ -18,7 +18,7 @@ from finetune.core.wording import count
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.data.row_prompt import has_ctc_text
-from finetune.evaluation.no_speech import NoSpeechCalibration, calibrate_no_speech
+from finetune.evaluation.no_speech import MAX_CLIPS, NoSpeechCalibration, calibrate_no_speech
 from finetune.evaluation.utterances import read_utterances
 from finetune.inference.clip_windows import clip_windows
 from finetune.inference.encode import encode_batches
@@ -65,7 +65,8 @@ class Point:
 class CalibrateResult:
     """All pairs, the fastest first; lossless decoding; the chosen pair; the limit on the WER increase in points.
 
-    `no_speech` is the calibrated threshold of the guard against words without speech.
+    `no_speech` is the calibrated threshold of the guard against words without speech, and `saved_no_speech` that of the
+    model from now on: few clips do not raise a threshold that it has already.
     """
 
     points: tuple[Point, ...]
@@ -73,6 +74,7 @@ class CalibrateResult:
     chosen: Point
     max_wer_loss: float
     no_speech: NoSpeechCalibration | None = None
+    saved_no_speech: float = 0.0
 
 
 def calibrate(
@@ -80,7 +82,7 @@ def calibrate(
 ) -> CalibrateResult:
     """Decodes the clips with every pair of thresholds and writes the fastest allowed pair into the model's folder.
 
-    Also calibrates `no_speech` and writes it to the model's `limits.json`.
+    Also calibrates `no_speech` and writes it to the model's `limits.json`, unless few clips would raise it.
 
     The fastest pair has the fewest passes of the language model, a number that does not depend on the machine. If
     several pairs have the fewest, the pair with the lowest WER is used. The pair (0, 0.5) is lossless, so at least one
@@ -116,8 +118,11 @@ def calibrate(
     with task(f"calibrate, {pairs} decoders", pairs * seconds_of(utterances)):
         lossless, *points = _measure(loaded, utterances, instruction, decode, normalizer)
     guard = calibrate_no_speech(loaded, utterances, decode.batch_seconds, Recipe.model_fields["seed"].default)
-    result = replace(choose(points, lossless, max_wer_loss), no_speech=guard)
-    write_limits(Path(model), replace(read_limits(model), no_speech=guard.threshold))
+    limits = read_limits(model)
+    keep = not guard.clips or (guard.clips < MAX_CLIPS and 0 < limits.no_speech < guard.threshold)
+    saved = limits.no_speech if keep else guard.threshold
+    write_limits(Path(model), replace(limits, no_speech=saved))
+    result = replace(choose(points, lossless, max_wer_loss), no_speech=guard, saved_no_speech=saved)
     _write_thresholds(Path(model) / CALIBRATION, result, manifest, len(utterances))
     return result
 

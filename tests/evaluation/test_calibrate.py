@@ -15,6 +15,7 @@ from conftest import VOCABULARY
 from family import make_bpe_head
 
 from finetune.core.config import EvaluateSection
+from finetune.core.model_limits import FILE, read_limits, write_limits
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance, read_manifest, write_manifest
 from finetune.evaluation.calibrate import (
@@ -96,10 +97,12 @@ def test_the_command_saves_the_fastest_pair_within_the_limit(
     chosen = min(allowed, key=lambda point: (point.passes, point.wer))
     assert chosen.thresholds is not None and len(allowed) < len(unlimited.points)
 
+    write_limits(folder, replace(read_limits(folder), no_speech=0.001))
     result = finetune("calibrate", "--model", folder, "--manifest", manifest, "--max-wer-loss", limit)
     assert (result.code, result.err) == (0, "")
     assert result.out.endswith(f"saved to {folder / CALIBRATION}; `--decoder relaxed` uses it\n")
-    assert f"no_speech comes from only {len(speech)} clips" in result.out
+    assert f"no_speech stays 0.001 ({folder / FILE}): {len(speech)} clips would give 0." in result.out
+    assert read_limits(folder).no_speech == 0.001
     options = options_for(folder).decoding
     assert Thresholds(options.max_entropy, options.min_probability) == chosen.thresholds
     assert json.loads((folder / CALIBRATION).read_text()) == {
@@ -140,7 +143,9 @@ def test_clips_are_cut_as_in_transcribing(nano: Path, speech: list[Utterance], t
     write_manifest(manifest, speech)
     window = min(item.duration for item in speech) / 2
     decode, instruction = DecodingOptions(max_window=window), options_for(model).instruction
+    write_limits(model, replace(read_limits(model), no_speech=0.9))  # these clips show that it drops speech
     result = calibrate(str(model), str(manifest), 1000.0, instruction, decode, NORMALIZER)
+    assert result.no_speech and result.saved_no_speech == result.no_speech.threshold == read_limits(model).no_speech
     rows = recognize(load(str(model)), speech, instruction, decode)
     whole = recognize(load(str(model)), speech, instruction, DecodingOptions())
     assert [row.text for row in rows] != [row.text for row in whole]
