@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune.core.defaults import without_new_defaults
-from finetune.core.errors import CheckpointError
+from finetune.core.errors import CheckpointError, FinetuneError
 from finetune.core.files import backup_folder, is_disk_full, read_json, write_json
 from finetune.core.renamed import RENAMED
 
@@ -108,7 +110,7 @@ class RunDir:
             patience: seconds to wait for a process that holds it.
 
         Raises:
-            CheckpointError: another process holds it, or the directory cannot be written.
+            CheckpointError: another process holds it, the directory cannot be written, or the disk is full.
         """
         import fcntl
 
@@ -131,7 +133,8 @@ class RunDir:
                         raise CheckpointError(f"{self.root}: another process uses this run directory") from error
                 time.sleep(0.1)
             os.set_inheritable(handle.fileno(), True)  # launched processes hold the lock too
-            yield
+            with full_disk_is_an_error(self.root):
+                yield
 
     def claim(self, settings: dict[str, Any]) -> None:
         """Records the settings that this directory belongs to. They can change until something was trained.
@@ -219,6 +222,18 @@ def damage_is_an_error(root: Path, advice: str) -> Iterator[None]:
             f"{root}: a file of this run is damaged ({type(error).__name__}: {str(error)[:200]}, at "
             f"{Path(place.filename).name}:{place.lineno}); {advice}"
         ) from error
+
+
+@contextmanager
+def full_disk_is_an_error(root: Path) -> Iterator[None]:
+    """Turns the error of a full disk into a CheckpointError that names the disk: few such errors name their file."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FinetuneError) or not is_disk_full(error):
+            raise
+        place = min(str(root), tempfile.gettempdir(), key=lambda folder: shutil.disk_usage(folder).free)
+        raise CheckpointError(f"{place}: the disk is full ({error}); free some disk space, then rerun") from error
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -94,10 +94,9 @@ def save(
                 raise
             files.rmtree(staged, ignore_errors=True)
             if not (previous.exists() and folder.exists()) or _damage(folder):
+                kept = "the last one is kept" if folder.exists() or previous.exists() else "there is no earlier one"
                 log.warning(
-                    "%s: no checkpoint written, the disk is full (%s); the last one is kept and training continues",
-                    folder,
-                    error,
+                    "%s: no checkpoint written, the disk is full (%s); %s, and training continues", folder, error, kept
                 )
                 return False
             log.warning("%s: deleted, because the disk is full (%s)", previous, error)

@@ -287,10 +287,9 @@ class Trainer:
         if self.state.best is None:
             self.callbacks.on_message(f"trained weights  {self.validator.score_and_keep_best(1.0)}")
         if self.state.best is None:
-            raise CheckpointError(
-                f"{self.run.best}: no adapter is saved, because the disk is full; free disk space and rerun to resume "
-                "from the last checkpoint"
-            )
+            place = "to train again" if self.saved_step is None else "to resume from the last checkpoint"
+            reason = "no adapter is saved, because the disk is full; free disk space and rerun"
+            raise CheckpointError(f"{self.run.best}: {reason} {place}")
 
     def _score_interpolated(self, alpha: float) -> None:
         """Scores weights interpolated between base and trained weights, then restores the trained weights."""

@@ -1,12 +1,13 @@
 """The run directory: markers, the lock, and its recipe."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from finetune.core.errors import CheckpointError
+from finetune.core.errors import CheckpointError, DataError
 from finetune.core.files import read_json
 from finetune.core.run_dir import RunDir
 
@@ -54,6 +55,19 @@ def test_the_lock_refuses_a_second_process_until_the_first_ends(tmp_path: Path) 
         other.kill()
     with run.locked():
         pass
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """The errors of writes and of safetensors name no file; a message that names the disk already stays as it is."""
+    run = RunDir(tmp_path / "run")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    message = r"^/.*: the disk is full \(.*No space left.*\); free some disk space"
+    with pytest.raises(CheckpointError, match=message), run.locked():
+        raise full
+    with pytest.raises(DataError, match="^cache: No space left on device$"), run.locked():
+        raise DataError("cache: No space left on device") from full
+    with pytest.raises(OSError, match="Input/output error"), run.locked():
+        raise OSError(errno.EIO, "Input/output error")
 
 
 def test_the_lock_can_be_waited_for(tmp_path: Path) -> None:

@@ -321,6 +321,14 @@ def test_a_full_disk_with_two_checkpoints_deletes_the_older_one_if_the_newer_is_
     assert ("checkpoint.old: deleted, because the disk is full" in caplog.text) == done
 
 
+def test_a_full_disk_at_the_first_checkpoint_promises_no_earlier_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not checkpoint.save(tmp_path / "c", *cached_model(1, 1), {"epoch": 1}, ORIGIN, faulty_files(2, full))
+    assert "there is no earlier one, and training continues" in caplog.text
+
+
 @pytest.mark.parametrize("version", [3, "2", None, 0])
 def test_a_checkpoint_of_another_version_is_refused_even_if_the_older_one_is_readable(
     tmp_path: Path, version: object
