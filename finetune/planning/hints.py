@@ -5,7 +5,7 @@ another model, not its size.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from finetune.core.config import Recipe
 from finetune.core.wording import count, length_text, verb
+from finetune.inference.keyword_warning import unwritable_warning
 from finetune.metrics.blocks import MIN_BLOCKS
 from finetune.metrics.significance import bootstrap_wer
 from finetune.planning.disk import DiskPlan, gigabytes
@@ -63,6 +64,7 @@ def hints(facts: PlanFacts) -> Iterator[str]:
     yield from _forgetting(facts.recipe)
     yield from _scored_sets(facts.splits)
     yield from _terms(facts.terms)
+    yield from _decode_terms(facts.recipe.decode.terms)
     yield from _memory(facts)
     yield from _disk(facts.disk)
     yield from _extras(facts.recipe)
@@ -189,9 +191,21 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
             yield (
                 f"{len(names)} of {count(len(terms), 'term')} {text} in data.train or data.replay ({shown}). "
-                f"Terms with six or seven sentences each reached a recall of 87 %, terms without any 11 % "
-                f"({RESULTS}, 2026-11-24)"
+                f"Terms with six or seven sentences each reached a recall of 87 %, terms without any 11 %, "
+                f"without decode.terms ({RESULTS}, 2026-11-24)"
             )
+
+
+def _decode_terms(terms: Sequence[str]) -> Iterator[str]:
+    """Terms that the CTC head cannot find; digits are in its alphabet, but the base writes numbers in words."""
+    if warning := unwritable_warning(terms):
+        yield f"decode.terms: {warning}"
+    if digits := [term for term in terms if any(map(str.isdigit, term))]:
+        shown = ", ".join(map(repr, digits[:SHOWN])) + (", ..." if len(digits) > SHOWN else "")
+        yield (
+            f"decode.terms: {count(len(digits), 'term')} {verb(len(digits), 'has', 'have')} digits ({shown}); write "
+            "numbers as they are spoken, because the base does"
+        )
 
 
 def _memory(facts: PlanFacts) -> Iterator[str]:
