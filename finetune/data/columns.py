@@ -113,9 +113,9 @@ def _normalized(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_side(name: str) -> bool:
-    """Whether the name of a column has the word for a side of a call, and no words of another meaning."""
+    """Whether the name of a column has the word for a side of a call or the name of a channel, and no other words."""
     words = {*words_of(name)}
-    return bool(words & SIDE) and words <= SIDE | OF_A_CHANNEL
+    return bool(words & SIDE) and words <= SIDE | OF_A_CHANNEL or words == {"channel", "name"}
 
 
 def column_keys(

@@ -24,7 +24,8 @@ from finetune.data.time_names import TimeNames
 CACHED = 4096  # audio files that are not looked for again; rows of one file often follow each other
 REPEATED = 0.1  # of the rows have the id of another clip: the column is no id
 MAX_KEY_SETS = 10_000  # different sets of keys that are remembered
-CALL_SIDES = ("0", "1", *SIDES)
+PERSONS = ("agent", "customer", "client", "caller", "callee", "operator", "inbound", "outbound")  # on an unknown side
+CALL_SIDES = ("0", "1", *SIDES, *PERSONS)
 MANIFEST_KEYS = frozenset({VERSION_KEY, *ALWAYS_WRITTEN})
 
 
@@ -35,7 +36,7 @@ class Columns:
         names: in the order of the rows.
         lists: columns with a list in some row.
         are_manifest: whether each row has the keys of a manifest.
-        sides: columns named `side` or `leg` whose values are all sides of a call.
+        sides: columns named `side`, `leg` or `channel_name` whose values are all sides of a call, or their persons.
     """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
@@ -86,7 +87,7 @@ class Survey:
         columns: the columns of the corpus, or those of its first rows.
         exact: the rows have the manifest's keys.
         text_required: a column of texts must be there.
-        with_sides: a column of sides (`side`, `leg`) is the channel if no other column is.
+        with_sides: a column of sides (`side`, `leg`, `channel_name`) is the channel if no other column is.
 
     Attributes:
         columns: the columns of the rows that were added.

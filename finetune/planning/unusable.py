@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from finetune.core.data_config import DataSection
 from finetune.core.errors import DataError
 from finetune.core.wording import count
-from finetune.data.cells import cell_seconds, cell_text
+from finetune.data.audio_file import count_channels
+from finetune.data.cells import cell_channel, cell_seconds, cell_text
 from finetune.data.corpora import has_audio_file
 from finetune.data.prepare_split import SPECIAL_TOKENS
 from finetune.data.row import Row
@@ -49,6 +50,8 @@ class UnusableRows:
             return row.fault.kind
         if not has_audio_file(row):
             return "missing audio"
+        if _has_no_channel(row):
+            return "invalid channel"
         seconds = cell_seconds(row.values.get("duration"))
         clip = stated_utterance(row, seconds or 0.0, row.where)
         changed = self.rules(clip)
@@ -74,3 +77,15 @@ class UnusableRows:
                 f"data.max_bad_fraction "
                 f"{self.data.max_bad_fraction:g} allows; fix the rows or raise data.max_bad_fraction ({kinds})"
             )
+
+
+def _has_no_channel(row: Row) -> bool:
+    """Whether a row of a file with several channels states something else than one of them, such as `agent`."""
+    try:
+        cell_channel(row.values.get("channel"))
+    except ValueError:
+        try:
+            return count_channels(cell_text(row.values.get("audio_filepath"))) > 1
+        except DataError:
+            return False  # prepare reports the audio
+    return False

@@ -66,7 +66,7 @@ def test_each_side_has_its_samples(folder: Path, column: str, values: tuple[Any,
             assert np.array_equal(load_utterance(item), sides[:, number])
 
 
-@pytest.mark.parametrize("column", ["side", "Call Leg", "Seite", "côté"])
+@pytest.mark.parametrize("column", ["side", "Call Leg", "Seite", "côté", "channel_name"])
 @pytest.mark.parametrize("values", [("L", "R"), (0, 1), ("a", "b")])
 def test_a_column_of_sides_is_the_channel_of_files_with_two(folder: Path, column: str, values: tuple[Any, Any]) -> None:
     result = audited(folder, *({column: value} for value in values))
@@ -80,6 +80,13 @@ def test_a_column_of_sides_is_the_channel_of_files_with_two(folder: Path, column
 @pytest.mark.parametrize("rows", [[{"side": "front"}, {"side": "L"}], [{"leg": 1}, {"leg": 2}], [{"inside": "L"}]])
 def test_other_values_are_no_sides_of_a_call(folder: Path, rows: list[dict[str, Any]]) -> None:
     assert [(item.channel, item.extra) for item in audited(folder, *rows).kept] == [(None, row) for row in rows]
+
+
+@pytest.mark.parametrize("column", ["side", "channel_name", "channelName"])
+def test_the_persons_of_a_call_are_not_averaged(folder: Path, column: str) -> None:
+    result = audited(folder, {column: "agent"}, {column: "Customer"})
+    assert not result.kept and [problem.kind for problem in result.dropped] == 2 * ["invalid channel"]
+    assert "'agent' is not a channel; write 0, 1, ... or left and right" in result.dropped[0].detail
 
 
 def test_the_column_channel_counts_and_not_the_side(folder: Path) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from command import Command
 from conftest import embedded
 from family import make_model
@@ -104,6 +106,15 @@ def same_file(project: Project) -> None:
     project.change_rows("test", lambda rows: rows[0].update(audio_filepath=clip.audio_filepath, duration=clip.duration))
 
 
+def person_as_channel(project: Project) -> None:
+    def change(rows: Rows) -> None:
+        wave, rate = soundfile.read(str(rows[0]["audio_filepath"]))
+        soundfile.write(project.folder / "call.wav", np.stack([wave, 0.5 * wave], 1), rate)
+        rows[0].update(audio_filepath=str(project.folder / "call.wav"), channel="agent")
+
+    project.change_rows("train", change)
+
+
 def terms(text: str) -> Callable[[Project], object]:
     def write(project: Project) -> None:
         (project.folder / "terms.txt").write_text(text)
@@ -125,6 +136,7 @@ PREPARE: dict[str, Callable[[Project], object]] = {
     "a broken row": lambda project: project.change_rows(
         "train", lambda rows: rows[2].update(channel="upper", text=None)
     ),
+    "a person as the channel": person_as_channel,
     "the same file": same_file,
     "a term of signs": terms("...\nstent\n"),
     "no terms": terms("\n"),
