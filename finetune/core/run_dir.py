@@ -250,7 +250,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
         return content
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         log.warning("%s: damaged, so it is ignored (%s)", path, error)

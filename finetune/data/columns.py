@@ -115,7 +115,7 @@ def _normalized(names: Iterable[str]) -> dict[str, str]:
 def is_side(name: str) -> bool:
     """Whether the name of a column has the word for a side of a call or the name of a channel, and no other words."""
     words = {*words_of(name)}
-    return bool(words & SIDE) and words <= SIDE | OF_A_CHANNEL or words == {"channel", "name"}
+    return (bool(words & SIDE) and words <= SIDE | OF_A_CHANNEL) or words == {"channel", "name"}
 
 
 def column_keys(
