@@ -17,7 +17,7 @@ from finetune.core.recipe import save_recipe
 from finetune.core.run_dir import CHILD, RunDir
 from finetune.data.corpus_state import corpus_state
 from finetune.data.effects.sources import check_augmentation
-from finetune.data.splits import SCORED_SPLITS
+from finetune.data.splits import SCORED_SPLITS, SPLITS
 from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.metrics.results import ExportSummary, ParameterCounts, RunSummary, read_results, write_model
 from finetune.training.finished import BASE, base_weights, require_best, require_same_base
@@ -26,6 +26,7 @@ from finetune.training.launch import PATIENCE, agree_with_main_rank, is_elastic,
 log = logging.getLogger(__name__)
 
 Check = Callable[[Recipe, RunDir, int], None]  # of a prepared training, with the number of its processes
+CORPORA = "corpora"  # in the record of `prepare`, the state of the files of each split
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer")  # messages of gloo when another rank has failed
 
 
@@ -172,7 +173,9 @@ def run_dir_of(recipe: Recipe) -> RunDir:
 
 
 def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
-    base = {BASE: base_weights(recipe)} if stage.name == "train" else {}
+    before: dict[str, Any] = {BASE: base_weights(recipe)} if stage.name == "train" else {}
+    if stage.name == "prepare":
+        before = {CORPORA: corpus_states(recipe)}
     try:
         result = asdict(stage.run(recipe, run))
     except MissingExtraError as error:
@@ -180,7 +183,7 @@ def _run_stage(stage: Stage, recipe: Recipe, run: RunDir, inputs: str) -> None:
             raise
         log.warning("%s: skipped: %s; then: finetune %s %s", stage.name, error, stage.name, run.root)
         return
-    run.finish(stage.name, {**result, **base, "inputs": inputs})
+    run.finish(stage.name, {**result, **before, "inputs": inputs})
     if stage.name == "evaluate" and recipe.machine.trackers:
         from finetune.tracking.results import track_results
 
@@ -259,8 +262,7 @@ def stage_inputs(recipe: Recipe, claimed: Mapping[str, Any]) -> dict[str, str]:
     content, data = recipe.model_dump(mode="json") | sampling_inputs(recipe), recipe.data
     stored = {name: value for name, value in claimed.items() if name in content}
     content |= without_new_defaults({name: content[name] for name in stored}, stored)
-    sources = (*data.train, *data.replay, *data.valid, *data.test, *data.canary)
-    key = "".join(corpus_state(source.path, Path(recipe.runs)) for source in sources)
+    key = "".join(corpus_states(recipe).values())
     hashes = {}
     for stage in STAGES:
         values = [content[name] for name in stage.reads]
@@ -271,6 +273,12 @@ def stage_inputs(recipe: Recipe, claimed: Mapping[str, Any]) -> dict[str, str]:
         settings = json.dumps([key, *values], sort_keys=True)
         hashes[stage.name] = key = hashlib.sha256(settings.encode()).hexdigest()
     return hashes
+
+
+def corpus_states(recipe: Recipe) -> dict[str, str]:
+    """The state of the files of each split's corpora."""
+    entries = {split: getattr(recipe.data, split) for split in SPLITS}
+    return {split: "".join(corpus_state(e.path, Path(recipe.runs)) for e in entries[split]) for split in SPLITS}
 
 
 def summarize(run: RunDir) -> RunSummary:

@@ -264,12 +264,14 @@ def require_origin(folder: Path, origin: dict[str, Any]) -> None:
     Raises:
         CheckpointError: it is not; the message names the differences.
     """
-    if changed := differences(read_origin(folder), origin):
+    if changed := differences(saved := read_origin(folder), origin):
+        is_changed = any(line.startswith(f"data.{split}: ") for line in changed for split in saved.get("data", ()))
+        data = " (a manifest differs: clips or transcripts of the corpora were changed)" if is_changed else ""
         older = "was written by an earlier version of the toolkit and " if version_of(folder) < VERSION else ""
         advice = "resume with that version" if older else "restore these values"
         raise CheckpointError(
-            f"{folder} {older}does not match this run: {'; '.join(changed[:5])}. To continue it, {advice}; to start "
-            "again, choose another name with --set name=..., or delete the run directory"
+            f"{folder} {older}does not match this run: {'; '.join(changed[:5])}{data}. To continue it, {advice}; to "
+            "start again, choose another name with --set name=..., or delete the run directory"
         )
 
 

@@ -18,9 +18,10 @@ from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, DataError
 from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
-from finetune.data.manifest import write_manifest
+from finetune.data.manifest import read_manifest, write_manifest
 from finetune.exporting.save import check_target
 from finetune.model.granite import SpeechModel
+from finetune.pipeline import corpus_states
 from finetune.planning.check import check_recipe
 from finetune.planning.disk import DiskPlan, check_disk, plan_disk
 from finetune.planning.refusals import refusals
@@ -257,6 +258,19 @@ def test_another_decoding_is_refused_until_the_training_has_finished(trained: Tr
     assert 'decode.decoder: was another decoder, now "beam"' in errors(decoders[1], copy)
     copy.finish("train", {})
     assert errors(shorter, copy) == ""
+
+
+def test_changed_clips_of_a_checkpoint_are_refused(trained: Trained, tmp_path: Path) -> None:
+    recipe, run, _ = trained
+    copy = RunDir(shutil.copytree(run.root, tmp_path / "copy"))
+    write_manifest(copy.manifest("train"), read_manifest(run.manifest("train"))[:-1])
+    assert "(a manifest differs: clips or transcripts of the corpora were changed)" in errors(recipe, copy)
+    shutil.copy(run.manifest("train"), copy.manifest("train"))
+    states = corpus_states(recipe)
+    copy.finish("prepare", {"corpora": states | {"test": "another test set"}})
+    assert errors(recipe, copy) == ""
+    copy.finish("prepare", {"corpora": states | {"train": "other files"}})
+    assert "files of data.train changed since `finetune prepare`" in errors(recipe, copy)
 
 
 def test_a_damaged_checkpoint_is_refused(trained: Trained, tmp_path: Path) -> None:
