@@ -92,6 +92,16 @@ def test_lines_above_the_header_are_not_read(folder: Path, title: str, caplog: p
     assert f"the header is in line {number}" in caplog.text
 
 
+@pytest.mark.parametrize("quoted", [True, False])
+def test_texts_that_a_spreadsheet_wrote_as_formulas_are_texts(folder: Path, quoted: bool) -> None:
+    """Without quotes a delimiter cannot be in a text, so a table with tabs keeps them as they are."""
+    lines = ["path\ttext", 'a.wav\t="007"', '="b.wav"\t="say ""hi"" = x"', "b.wav\t=b"]
+    if quoted:
+        lines = [",".join('"' + cell.replace('"', '""') + '"' for cell in line.split("\t")) for line in lines]
+    rows = read(write(folder / ("m.csv" if quoted else "m.tsv"), "\n".join(lines)))
+    assert texts(rows) == ["007", 'say "hi" = x', "=b"] and all(map(has_audio_file, rows))
+
+
 @pytest.mark.parametrize("raw", ['"Hello," he said.', '"Hello', '5" pipe', '"a" "b"'])
 def test_quotation_marks_in_tab_separated_files_are_text(folder: Path, raw: str) -> None:
     rows = read(write(folder / "m.tsv", f"path\tsentence\na.wav\t{raw}\nb.wav\ttwo\n"))

@@ -25,6 +25,7 @@ JSON = (".jsonl", ".json")
 TABLES = {".csv": ",;\t|", ".tsv": "\t"}
 MAX_TITLE = 10  # lines in which the header is looked for, below a title
 NEXT_ROW = re.compile(r"\S*\.(wav|flac|mp3|ogg|opus|m4a)[\"']?[,;]", re.I)  # the start of a row, inside a cell
+FORMULA = re.compile(r'="(.*)"', re.DOTALL)  # how spreadsheets keep a text such as 007 from being a number
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class DelimitedRows(LineRows):
             cells += [""] * (len(names) - len(cells))
             if any("\n" in cell for cell in cells):
                 self._check_quotes(where, cells)
+            cells = [_without_formula(cell) if cell.startswith('="') else cell for cell in cells]
             values: dict[str, object] = {name: cells[index] for index, name in named}
             yield Row(where, values if has_text else values | {names[self._text]: None})  # missing, and not empty
 
@@ -101,6 +103,11 @@ class DelimitedRows(LineRows):
         ]
         if starts_row or len(complete) > 1:
             raise DataError(f"{where}: a quote that opens here closes only in a later row; double the quotes in a text")
+
+
+def _without_formula(cell: str) -> str:
+    """The text of a cell such as ="text"."""
+    return match[1].replace('""', '"') if (match := FORMULA.fullmatch(cell.strip())) else cell
 
 
 def _open_table(path: Path, delimiters: str, known: Header | None) -> RawRows:
