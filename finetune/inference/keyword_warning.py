@@ -17,12 +17,17 @@ def keyword_warning(options: TranscribeOptions) -> str:
 
 
 def unwritable_warning(keywords: Iterable[str]) -> str:
-    """Names keywords of which the CTC alphabet has no or few letters; "" if there are none."""
+    """Names keywords of which the CTC alphabet has no or few letters, and those with digits; "" if there are none."""
+    keywords = list(keywords)
     unwritable = [word for word in keywords if not is_spelled(word)]
-    if not unwritable:
-        return ""
-    names = ", ".join(map(repr, unwritable[:3])) + (", ..." if len(unwritable) > 3 else "")
-    return (
-        f"{count(len(unwritable), 'keyword')} {verb(len(unwritable), 'has', 'have')} no effect by the CTC head, which "
-        f"cannot write most of the letters: {names}"
+    numbers = [word for word in keywords if any(map(str.isdigit, word)) and word not in unwritable]
+    reasons = (
+        (unwritable, "no effect by the CTC head, which cannot write most of the letters"),
+        (numbers, "an effect only if the CTC head writes digits; write numbers as they are spoken"),
+    )
+    return "; ".join(
+        f"{count(len(words), 'keyword')} {verb(len(words), 'has', 'have')} {reason}: "
+        f"{', '.join(map(repr, words[:3]))}{', ...' * (len(words) > 3)}"
+        for words, reason in reasons
+        if words
     )

@@ -4,6 +4,7 @@ The head of granite-speech-3.3 has the first 256 labels.
 """
 
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ BLANK = 0
 LATIN = 256  # labels below it equal the code point
 KATAKANA = 0x30A1  # code point of label 256
 NUM_LABELS = 348
-# The alphabet has no hiragana, and only the plain apostrophe and hyphen.
+# The alphabet has no hiragana, only the plain apostrophe and hyphen, and of Latin letters beyond `LATIN` their base.
 IN_ALPHABET: dict[int, int | str] = {code: code + 0x60 for code in range(0x3041, 0x3097)}
 IN_ALPHABET |= dict.fromkeys(map(ord, "’ʼ"), "'") | dict.fromkeys((0x2010, 0x2011), "-")
+IN_ALPHABET |= {code: normalize("NFD", chr(code))[0] for code in (*range(0x100, 0x250), *range(0x1E00, 0x1F00))}
+IN_ALPHABET |= str.maketrans({"ł": "l", "Ł": "l", "đ": "d", "Đ": "d", "ı": "i", "œ": "oe", "Œ": "oe"})
 
 
 def to_labels(text: str, num_labels: int = NUM_LABELS) -> tuple[list[int], int]:

@@ -20,5 +20,9 @@ def test_keywords_that_the_ctc_alphabet_cannot_write_are_named() -> None:
     assert unwritable_warning(["stent", "Москва"]) == (
         "1 keyword has no effect by the CTC head, which cannot write most of the letters: 'Москва'"
     )
+    assert unwritable_warning(["25", "B12", "!", "stent"]) == (
+        "1 keyword has no effect by the CTC head, which cannot write most of the letters: '!'; 2 keywords have an "
+        "effect only if the CTC head writes digits; write numbers as they are spoken: '25', 'B12'"
+    )
     four = TranscribeOptions(decoding=DecodingOptions(terms=("薬", "葉", "!", "東京", "stent")))
     assert keyword_warning(four).startswith("4 keywords have no effect") and keyword_warning(four).endswith("'!', ...")

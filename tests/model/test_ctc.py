@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.model.ctc import BLANK, NUM_LABELS, greedy_text, to_labels, to_text
+from finetune.model.ctc import BLANK, NUM_LABELS, ctc_labels, greedy_text, is_spelled, to_labels, to_text
 
 
 def one_hot(path: list[int]) -> torch.Tensor:
@@ -38,6 +38,12 @@ def test_katakana_follows_latin() -> None:
 
 def test_characters_outside_the_alphabet_are_counted() -> None:
     assert to_labels("a漢\x00€ヾ") == ([97], 4)
+
+
+def test_accented_letters_outside_the_alphabet_have_the_labels_of_their_base() -> None:
+    for word, base in (("Košice", "kosice"), ("œdème", "oedème"), ("Łódź", "lódz"), ("Erdoğan", "erdogan"), ("ễ", "e")):
+        assert to_text(ctc_labels(word)) == base and is_spelled(word)
+    assert not ctc_labels("ŋ") and not ctc_labels("Ж")
 
 
 def test_repeats_collapse_unless_a_blank_separates_them() -> None:
