@@ -20,7 +20,8 @@ NUM_LABELS = 348
 IN_ALPHABET: dict[int, int | str] = {code: code + 0x60 for code in range(0x3041, 0x3097)}
 IN_ALPHABET |= dict.fromkeys(map(ord, "’ʼ"), "'") | dict.fromkeys((0x2010, 0x2011), "-")
 IN_ALPHABET |= {code: normalize("NFD", chr(code))[0] for code in (*range(0x100, 0x250), *range(0x1E00, 0x1F00))}
-IN_ALPHABET |= str.maketrans({"ł": "l", "Ł": "l", "đ": "d", "Đ": "d", "ı": "i", "œ": "oe", "Œ": "oe"})
+NOT_DECOMPOSED = {"ł": "l", "Ł": "l", "đ": "d", "Đ": "d", "ı": "i", "œ": "oe", "Œ": "oe"}
+IN_ALPHABET |= {ord(letter): base for letter, base in NOT_DECOMPOSED.items()}
 
 
 def to_labels(text: str, num_labels: int = NUM_LABELS) -> tuple[list[int], int]:
