@@ -14,7 +14,7 @@ from finetune.inference.vad import ENERGY_FRAME, Activity, energy_vad
 
 PAUSE = 0.5  # seconds without speech that end an utterance
 PADDING = 0.2  # seconds around speech
-MIN_SPEECH = 0.1  # seconds; a click is shorter
+MIN_SPEECH = 0.08  # seconds; a click is no longer
 HISTORY = 8.0  # seconds before the buffer that tell the level of the background
 
 Wave = NDArray[np.float32]
@@ -44,6 +44,7 @@ class LiveAudio:
         self._max_window, self._turn_detection = max_window, turn_detection
         self._history = self._buffer = np.zeros(0, np.float32)
         self._start = 0  # samples before the buffer
+        self._min_speech = MIN_SPEECH  # less after a cut inside speech: it is the end of a word
 
     @property
     def seconds(self) -> float:
@@ -63,7 +64,7 @@ class LiveAudio:
             return self._longest()
         activity = self._activity()
         speech = np.flatnonzero(activity.speech)
-        if len(speech) * activity.frame_seconds < MIN_SPEECH:
+        if len(speech) * activity.frame_seconds <= self._min_speech:
             keep = round((PADDING + PAUSE) * SAMPLE_RATE)
             self._drop(max(0, len(self._buffer) - keep))
             return None
@@ -86,7 +87,7 @@ class LiveAudio:
         if not self._turn_detection:
             return None if activity.silent.all() else Spoken(self._start / SAMPLE_RATE, self._buffer)
         speech = np.flatnonzero(activity.speech)
-        if len(speech) * activity.frame_seconds < MIN_SPEECH:
+        if len(speech) * activity.frame_seconds <= self._min_speech:
             return None
         first = self._edge(int(speech[0]), -PADDING)
         return Spoken((self._start + first) / SAMPLE_RATE, self._buffer[first:])
@@ -124,6 +125,8 @@ class LiveAudio:
             empty = np.zeros(0, bool)
             return Activity(0.0, ENERGY_FRAME / SAMPLE_RATE, np.zeros(0, np.float32), empty, empty)
         activity = energy_vad([history, self._buffer])
+        before = activity.speech[max(0, skipped - round(MIN_SPEECH / activity.frame_seconds)) : skipped]
+        self._min_speech = 0.0 if before.any() else MIN_SPEECH
         return activity.after(skipped)
 
     def _take(self, first: int, last: int) -> Spoken:

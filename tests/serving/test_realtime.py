@@ -122,6 +122,21 @@ def test_speech_without_a_pause_is_cut_at_the_longest_window(silence: int) -> No
     assert sum(item.end - item.start for item in found) == pytest.approx(5.0, abs=0.4)
 
 
+@pytest.mark.parametrize("rest", [0.03, 0.05, 0.07])
+def test_the_end_of_a_word_after_the_longest_window_is_kept(rest: float) -> None:
+    """A click of this length is dropped, but not speech that goes on."""
+    tone = 0.3 * np.sin(2 * np.pi * 200 * np.arange(round((1.9 + rest) * SAMPLE_RATE)) / SAMPLE_RATE)
+    wave = np.concatenate([np.zeros(SAMPLE_RATE), tone]).astype(np.float32)
+    live, found = LiveAudio(max_window=2.0), []
+    for start in range(0, len(wave), 1600):
+        live.add(wave[start : start + 1600])
+        while (item := live.finished()) is not None:
+            found.append(item)
+    while (item := live.rest()) is not None:
+        found.append(item)
+    assert not not_covered(wave, found).any()
+
+
 @pytest.mark.parametrize("chunk", [0.2, 5.0])
 def test_silence_before_an_utterance_does_not_make_it_longer(chunk: float) -> None:
     """Also if much audio comes at once: the pauses of 0.3 s would end a window of a longer utterance."""
