@@ -113,6 +113,7 @@ def build(clip: Clip, terms: set[str]) -> dict[str, object]:
         "text": clip.text,
         "speaker": clip.speaker,
         "language": "en",
+        "synthetic": True,
         "terms": [word for word in clip.text.split() if word in terms],
     }
 
@@ -135,7 +136,7 @@ def main() -> int:
         rows = list(pool.map(lambda clip: build(clip, terms), clips))
     for split in args.splits:
         chosen = [row for row, clip in zip(rows, clips, strict=True) if clip.split == split]
-        (FOLDER / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+        (FOLDER / f"{split}.jsonl").write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in chosen))
         minutes = sum(float(str(row["duration"])) for row in chosen) / 60
         print(f"{split}: {len({row['text'] for row in chosen})} sentences, {len(chosen)} clips, {minutes:.1f} minutes")
     return 0

@@ -16,6 +16,7 @@ import soundfile
 
 from finetune.core.files import read_jsonl
 from finetune.data.corpora import read_corpus
+from finetune.exporting.data_facts import split_facts
 from finetune.model.ctc import to_labels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +63,11 @@ def test_the_level_of_each_voice_is_in_range() -> None:
         wave_, _ = soundfile.read(VOCABULARY / row["audio_filepath"])
         assert 0.03 < float((wave_**2).mean() ** 0.5) < 0.1, row["id"]
         assert float(abs(wave_).max()) <= 1.0, row["id"]
+
+
+def test_every_row_says_that_its_voice_is_synthetic() -> None:
+    assert all(row["synthetic"] is True for row in ROWS)
+    assert split_facts(VOCABULARY / "train.jsonl").synthetic == 990
 
 
 def test_text_is_three_to_fifteen_lower_case_words() -> None:
@@ -188,7 +194,7 @@ def test_fetch_ivr_unpacks_once_and_writes_manifests(tree: Path) -> None:
     assert first.returncode == 0, first.stderr
     rows = read_jsonl(tree / "data" / "ivr-en" / "valid.jsonl")
     assert len(rows) == 33
-    assert rows[0].keys() == MANIFESTS["train"][0].keys() - {"terms"}
+    assert rows[0].keys() == MANIFESTS["train"][0].keys() - {"synthetic", "terms"}
     for row in rows:
         info = soundfile.info(tree / "data" / "ivr-en" / row["audio_filepath"])
         assert info.duration == pytest.approx(row["duration"], abs=1e-6)
