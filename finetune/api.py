@@ -119,15 +119,16 @@ class GraniteSpeech:
 
 
 def _call_options(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the lines of a file as `terms`. Refuses a file as `keywords`: its name would be a keyword.
-
-    A `keyword_method` of `auto` is that of the model.
-    """
+    """The options with the lines of a file as `terms`; a `keyword_method` of `auto` is that of the model."""
     if isinstance(keywords, str | Path) and os.path.isfile(keywords):
         raise RecipeError(f"keywords: {str(keywords)!r} is a file; give a list of its lines")
     if options.get("keyword_method") == "auto":
         options = {**options, "keyword_method": None}
     terms = options.get("terms")
+    if isinstance(terms, str | Path) and not os.path.isfile(terms):
+        raise DataError(
+            f"terms: {terms}: cannot be read (no such file); give a list, or a file with a term in each line"
+        )
     return {**options, "terms": [line for _, line in term_list(terms)]} if isinstance(terms, str | Path) else options
 
 

@@ -29,9 +29,12 @@ class Parser(argparse.ArgumentParser):
     An option that a command does not have is an error of the command, with its usage; argparse prints the program's.
     """
 
+    given: Sequence[str] = ()
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
+        self.given = args or ()
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
             options = [action for name in rest if (action := _similar(name.split("=")[0], self._option_string_actions))]
@@ -43,6 +46,10 @@ class Parser(argparse.ArgumentParser):
         return parsed, rest
 
     def error(self, message: str) -> Never:
+        names = [name.partition("=")[0] for name in self.given if re.match("--[a-z]", name)]
+        known = (*self._option_string_actions,)
+        if "required" in message and (wrong := [name for name in names if not any(k.startswith(name) for k in known)]):
+            message += f"; unrecognized arguments: {wrong[0]}{_similar(wrong[0], known)}"  # it can be the missing one
         choice = INVALID_CHOICE.search(message)
         super().error(message + (_similar(choice[1], re.findall(r"[^', ]+", choice[2])) if choice else ""))
 

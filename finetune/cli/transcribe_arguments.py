@@ -1,6 +1,7 @@
 """Arguments of `finetune transcribe`: the audio files and the options of a call. An export contains a copy of it."""
 
 import argparse
+import os
 import sys
 
 from finetune.core.errors import DataError, RecipeError
@@ -124,7 +125,7 @@ def options_from(args: argparse.Namespace, saved: TranscribeOptions) -> Transcri
 
 
 def audio_paths(args: argparse.Namespace) -> list[str]:
-    """The audio files of the command line and of its lists."""
+    """The audio files of the command line and of its lists; one that is there twice, also as `./NAME`, once."""
     paths = list[str]()
     for name in args.files:
         paths += _lines(name) if name == "-" else [name]
@@ -132,7 +133,8 @@ def audio_paths(args: argparse.Namespace) -> list[str]:
         paths += _lines(args.files_from)
     if not paths:
         raise RecipeError("no audio files; give files, or - to read a list of files from standard input")
-    return paths
+    unique = {os.path.abspath(path): path for path in reversed(paths)}
+    return [path for path in dict.fromkeys(paths) if unique[os.path.abspath(path)] == path]
 
 
 def _keywords(path: str | None) -> list[str]:

@@ -82,6 +82,21 @@ def test_a_missing_or_unknown_command_is_wrong_usage(finetune: Command) -> None:
     ("argv", "message", "usage"),
     [
         (["chexk", "a.yaml"], "; did you mean check?", "usage: finetune [-h]"),
+        (
+            ["transcribe", "a.wav", "--modle", "m"],
+            "--model; unrecognized arguments: --modle; did you mean --model?",
+            "finetune transcribe",
+        ),
+        (
+            ["transcribe", "a.wav", "--mod=m", "--fromat=srt"],
+            "arguments: --fromat=srt; did you mean --format?",
+            "finetune",
+        ),
+        (
+            ["segment", "a", "--outptu=d"],
+            "--output; unrecognized arguments: --outptu; did you mean --output?",
+            "finetune segment",
+        ),
         (["check", "a.yaml", "--mesure"], "arguments: --mesure; did you mean --measure?", "finetune check"),
         (["check", "a.yaml", "--st=a=1"], "arguments: --st=a=1; did you mean --set?", "finetune check"),
         (["check", "a.yaml", "--device", "cuda"], "(CUDA_VISIBLE_DEVICES=)", "finetune check"),

@@ -19,7 +19,7 @@ from command import Command, Replaced, noise, with_thresholds
 
 from bench.loopback import serve
 from finetune.cli import transcribe_command
-from finetune.cli.transcribe_arguments import add_arguments, options_from
+from finetune.cli.transcribe_arguments import add_arguments, audio_paths, options_from
 from finetune.core.files import write_json
 from finetune.core.options import DecodingOptions, TranscribeOptions
 from finetune.data.tar_index import read_tar_index
@@ -90,6 +90,14 @@ def test_keywords_of_a_model_that_does_not_know_them_in_prompts_are_heard_by_the
     assert spelled.out == "it will rain again Tomorow Mourning\n", (
         "it fits nearly as well, and a long keyword has a bonus"
     )
+
+
+def test_a_file_that_is_given_twice_is_transcribed_once(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    (tmp_path / "list.txt").write_text("./b.wav\nc/../a.wav\nd.wav\n")
+    files = ["a.wav", "./a.wav", "b.wav", "a.wav", "--files-from", str(tmp_path / "list.txt")]
+    assert audio_paths(parser.parse_args(files)) == ["a.wav", "b.wav", "d.wav"]
 
 
 def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

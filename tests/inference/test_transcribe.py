@@ -429,6 +429,8 @@ def test_a_file_is_a_list_of_terms_and_no_keyword(granite: GraniteSpeech, tmp_pa
         assert granite.transcribe(RAIN, terms=terms).segments == heard.segments
     with pytest.raises(DataError, match=r"gone\.txt: cannot be read"):
         granite.transcribe(RAIN, terms="gone.txt")
+    with pytest.raises(DataError, match=r"terms: a, b: cannot be read \(no such file\); give a list"):
+        granite.transcribe(RAIN, terms="a, b")
     path.write_text("term;group\nlosartan;a\n")
     with pytest.raises(DataError, match="has a semicolon"):
         granite.transcribe(RAIN, terms=path)
