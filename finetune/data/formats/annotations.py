@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from finetune.core.errors import DataError
 from finetune.core.languages import row_language
 from finetune.data.audio_file import count_channels
+from finetune.data.cells import cell_channel
 from finetune.data.formats.audio_names import AudioNames
 from finetune.data.formats.cues import Annotation, Cue, order_notes
 from finetune.data.formats.elan import parse_elan
@@ -39,6 +41,7 @@ PARSERS: dict[str, Callable[[str], Annotation]] = {  # of several files of one r
 MAX_BYTES = 200_000_000
 MAX_NOTES = 20  # lines of the log, for files with many tiers
 OTHER_TAGS = ("sdh", "cc", "forced", "auto", "orig")  # talk.en.sdh.srt
+CHANNEL_TAG = re.compile(r"ch(\d+)|(left|right)", re.IGNORECASE)  # call.ch0.srt, as `finetune transcribe` names it
 
 
 def matches(path: Path) -> bool:
@@ -73,7 +76,7 @@ def read(path: Path, media_dir: Path) -> Iterator[Row]:
         expected_names = [name or path.stem for name in audio_of]
         raise DataError(
             f"{path}: no audio file for it: {', '.join(expected_names[:3])} with a suffix such as .wav or .mp4, in "
-            f"{path.parent.absolute()} or in a folder `audio` or `wav` there"
+            f"{path.parent.absolute()} or in a folder `audio` or `wav` there{_of_a_channel(path, names)}"
         )
     for row, _ in rows_of(path, annotation, names, notes):
         yield row
@@ -98,11 +101,12 @@ def parse(path: Path) -> Annotation:
 
 @dataclass(frozen=True)
 class Recording:
-    """The audio of a recording; the language that the name of its transcript states, or ""; if it has one channel."""
+    """The audio of a recording; the language and channel that the name of its transcript states; if it is mono."""
 
     audio: Path
     language: str = ""
     exists: bool = True
+    channel: int | None = None
 
     @cached_property
     def is_mono(self) -> bool:
@@ -125,16 +129,29 @@ def recordings(path: Path, annotation: Annotation, names: AudioNames) -> dict[st
 
 
 def _of_file(path: Path, annotation: Annotation, names: AudioNames) -> Recording | None:
-    """The audio with the name of the transcript, also without a language as in talk.en.srt, or that the file states."""
+    """The audio with the name of the transcript, also without a language or channel, or that the file states."""
     stem, tags = path.stem, list[str]()
     while stem:
         if audio := names.find(stem, path.parent):
-            return Recording(audio, next((tag for tag in tags if row_language(tag)), ""))
+            channels = [match[1] or match[2] for match in map(CHANNEL_TAG.fullmatch, tags) if match]
+            language = next((tag for tag in tags if row_language(tag)), "")
+            return Recording(audio, language, channel=cell_channel(channels[0]) if channels else None)
         stem, _, tag = stem.rpartition(".")
-        if not (row_language(tag) or tag.lower() in OTHER_TAGS):
+        if not (row_language(tag) or tag.lower() in OTHER_TAGS or CHANNEL_TAG.fullmatch(tag)):
             break
         tags.insert(0, tag)
     return next((Recording(audio) for name in annotation.media if (audio := names.find(name, path.parent))), None)
+
+
+def _of_a_channel(path: Path, names: AudioNames) -> str:
+    """What to do if the name of a transcript begins with that of a recording, as call.agent.vtt beside call.wav."""
+    parts = re.split(r"([._ -])", path.stem)
+    for end in range(len(parts) - 2, 0, -2):
+        stem = "".join(parts[:end])
+        if audio := names.find(stem, path.parent):
+            name = f"{stem}.ch0{path.suffix}"
+            return f"; if it is the transcript of one channel of {audio.name}, name it {name} (or ch1 for the second)"
+    return ""
 
 
 def rows_of(
@@ -150,12 +167,18 @@ def rows_of(
                 f"{path}: the audio of {recording.audio.name} begins {delay:.2f} s after its video, and times count "
                 f"from the audio; if those of the transcript count from the video, subtract {delay:.2f} s"
             )
+    missing = any(not recording.exists for recording in known.values()) and _of_a_channel(path, names)
     for cue in annotation.cues:
         recording = known[cue.recording]
+        if cue.channel is None:
+            cue = replace(cue, channel=recording.channel)
         if cue.channel and recording.is_mono:
             notes["channels of files with one channel have no effect"] += 1
             cue = replace(cue, channel=None)
-        yield _row(path, cue, recording), recording
+        row = _row(path, cue, recording)
+        if missing and not recording.exists:
+            row = replace(row, fault=Finding("missing audio", f"{recording.audio.name}: no such file{missing}"))
+        yield row, recording
 
 
 def log_notes(source: str, notes: Counter[str]) -> None:

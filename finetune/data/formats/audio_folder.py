@@ -46,6 +46,7 @@ TIMIT = re.compile(r"\s*\d+ \d{3,} (?P<text>.*\S)\s*")  # the first and last sam
 HTK = re.compile(r"\s*\d+\s+\d+\s")  # a label of HTK, in units of 100 ns
 TEXT = (".txt", ".TXT", ".lab", ".normalized.txt", ".original.txt")  # the preferred one first; the last two: LibriTTS
 FEW = 20  # annotations whose audio is looked for in other folders
+Owner = tuple[Path, str, int | None]  # the transcript of an audio file, its language and its channel
 KINDS = [suffix for suffix in annotations.PARSERS if suffix != ".txt"]
 
 
@@ -65,7 +66,7 @@ def read(folder: Path, media_dir: Path) -> Iterator[Row]:
     _check(folder, links)
     if links:
         log.warning(f"{folder}: {links}")
-    notes, owners = Counter[str](), dict[str, tuple[Path, str]]()
+    notes, owners = Counter[str](), dict[str, Owner]()
     yield from _of_annotations(folder, owners, notes)
     for place, name in _files(folder):
         if is_audio(name) and os.path.join(place.path, name) not in owners:
@@ -172,10 +173,10 @@ def _has_audio_elsewhere(folder: Path) -> bool:
     return False
 
 
-def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Counter[str]) -> Iterator[Row]:
+def _of_annotations(folder: Path, owners: dict[str, Owner], notes: Counter[str]) -> Iterator[Row]:
     """The rows of all subtitle and annotation files; adds the audio that has one to `owners`.
 
-    If a recording has several files, the first kind of `annotations.PARSERS` is read.
+    If a recording, or a channel of it, has several files, the first kind of `annotations.PARSERS` is read.
 
     Raises:
         DataError: a recording has subtitles in several languages.
@@ -195,14 +196,16 @@ def _of_annotations(folder: Path, owners: dict[str, tuple[Path, str]], notes: Co
                 annotation = annotations.parse(path)
             except (ValueError, DataError) as error:
                 audio = names.find(path.stem, path.parent) or path.with_suffix(".wav")
-                owners.setdefault(str(audio.absolute()), (path, ""))
+                owners.setdefault(str(audio.absolute()), (path, "", None))
                 fault = Finding("unreadable annotation", str(error).replace(str(path), path.name))
                 yield Row(str(path), {"audio_filepath": str(audio.absolute()), "text": None}, fault)
                 continue
             for row, recording in annotations.rows_of(path, annotation, names, notes):
-                language = recording.language
+                entry = (path, language := recording.language, channel := recording.channel)
                 audio_path = str(row.values["audio_filepath"])
-                owner, other = owners.setdefault(audio_path, (path, language))
+                owner, other, owned = owners.setdefault(audio_path, entry)
+                if None not in (channel, owned):
+                    owner, other, _ = owners.setdefault(f"{audio_path}::ch{channel}", entry)
                 if owner == path:
                     yield row
                 elif language and other and language != other and owner.suffix == path.suffix:

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.core.errors import DataError
 from finetune.core.languages import row_language
+from finetune.data.cells import cell_channel
 from finetune.data.columns import known_columns
 from finetune.data.formats.cues import Annotation, Cue
 from finetune.data.text_lines import read_text
@@ -43,10 +44,10 @@ def parse_whisper(text: str) -> Annotation:
         raise ValueError(f": not JSON ({error})") from error
     if not isinstance(data, dict) or not (parts := _parts(data)):
         raise ValueError(": no list `segments` with start, end and text")
-    stated = [item for item in (data.get("params"), data.get("result")) if isinstance(item, dict)]
-    if data.get("task") == "translate" or any(item.get("translate") is True for item in stated):
+    settings = [item for item in (data.get("params"), data.get("result")) if isinstance(item, dict)]
+    if data.get("task") == "translate" or any(item.get("translate") is True for item in settings):
         raise ValueError(": a translation into English, not a transcript; write a table with target_language")
-    languages = (row_language(str(item["language"])) for item in (data, *stated[::-1]) if item.get("language"))
+    languages = (row_language(str(item["language"])) for item in (data, *settings[::-1]) if item.get("language"))
     language = next(filter(None, languages), "")
     cues, notes = list[Cue](), Counter[str]()
     for number, part in enumerate(parts):
@@ -55,9 +56,14 @@ def parse_whisper(text: str) -> Annotation:
         if not words:
             notes["segments without words are not read"] += 1
             continue
-        speaker = part.get("speaker")
+        stated = {key: part[name] for name, key in known_columns(part).items()}
         extra: dict[str, object] = {"language": language} if language else {}
-        cues.append(Cue(where, start, end, words, speaker if isinstance(speaker, str) else "", extra=extra))
+        speaker, channel = stated.get("speaker"), None
+        try:
+            channel = cell_channel(stated.get("channel"))
+        except ValueError:
+            extra["channel"] = stated["channel"]  # the audit names it
+        cues.append(Cue(where, start, end, words, speaker if isinstance(speaker, str) else "", channel, extra=extra))
     if not cues:
         raise ValueError(": no segment has words")
     return Annotation(cues, notes)

@@ -789,6 +789,40 @@ def test_segments_of_whisper(talk: Path, name: str, content: str) -> None:
         assert [row.speaker for row in rows] == (["Mary", "Bob"] if content == WHISPER else ["", ""])
 
 
+def test_segments_of_json_have_their_channels(talk: Path) -> None:
+    segments = [
+        {"start": 1.0, "end": 2.0, "text": "hi", "speaker_id": "Ann", "channel": 0},
+        {"start": 1.5, "end": 3.0, "text": "yes", "speaker_id": "Bob", "channel": "right"},
+        {"start": 3.0, "end": 4.0, "text": "so", "speaker_id": "Bob", "channel": "line 2"},
+    ]
+    (talk / "talk.json").write_text(json.dumps({"segments": segments}))
+    write_audio(talk / "talk.wav", channels=2)
+    result = checked(read(talk / "talk.json"))
+    assert [(row.text, row.speaker, row.channel) for row in result.kept] == [("hi", "Ann", 0), ("yes", "Bob", 1)]
+    assert [problem.kind for problem in result.dropped] == ["invalid channel"]
+    write_audio(talk / "talk.wav")
+    assert [row.channel for row in checked(read(talk)).kept] == [0, None, None]
+
+
+@pytest.mark.parametrize(("first", "second"), [("ch0", "ch1"), ("en.left", "en.right")])
+def test_a_transcript_of_a_channel_states_it_in_its_name(talk: Path, first: str, second: str) -> None:
+    write_audio(talk / "talk.wav", channels=2)
+    for name, words in ((first, "hi"), (second, "yes")):
+        (talk / f"talk.{name}.vtt").write_text(f"WEBVTT\n\n00:01.000 --> 00:02.000\n{words}\n")
+    (talk / "talk.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nhi yes\n")  # of both
+    rows = checked(read(talk)).kept
+    assert [(row.text, row.channel) for row in rows] == [("hi", 0), ("yes", 1)]
+    assert [row.values["channel"] for row in read(talk / f"talk.{second}.vtt")] == [1]
+
+
+def test_a_transcript_beside_a_recording_whose_name_begins_its_own_says_how_to_name_it(talk: Path) -> None:
+    (talk / "talk_agent.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nhi\n")
+    advice = "if it is the transcript of one channel of talk.wav, name it talk.ch0.vtt"
+    assert advice in next(problem.detail for problem in checked(read(talk)).dropped if problem.kind == "missing audio")
+    with pytest.raises(DataError, match=advice):
+        read(talk / "talk_agent.vtt")
+
+
 def test_a_translation_of_whisper_is_an_error(talk: Path) -> None:
     (talk / "talk.json").write_text(WHISPER_CPP.replace("false", "true"))
     with pytest.raises(DataError, match="a translation into English, not a transcript"):
