@@ -268,8 +268,7 @@ def still_learning(facts: Facts) -> Advice | None:
         return None
     return Advice(
         "still learning",
-        f"The validation WER still fell at the end, from {percent(lowest)} to {percent(last_wer)} % in epoch "
-        f"{epoch}.",
+        f"The validation WER still fell at the end, from {percent(lowest)} to {percent(last_wer)} % in epoch {epoch}.",
         "Train longer (train.epochs).",
     )
 
