@@ -20,7 +20,7 @@ from finetune.core.recipe import read_recipe, recipe_from_values
 from finetune.core.run_dir import RunDir
 from finetune.inference import transcribe as inference
 from finetune.inference.audio_items import audio_sources
-from finetune.inference.keyword_warning import keyword_warning
+from finetune.inference.keyword_warning import option_warnings
 from finetune.inference.saved_options import options_for
 from finetune.inference.transcript import Transcript
 from finetune.model import granite
@@ -105,17 +105,12 @@ class GraniteSpeech:
             self.options, keywords=keywords, language=language, translate_to=translate_to, channel=channel, **options
         )
         _check_decoder(chosen.decoding.decoder, options)
-        for warning in filter(None, (self._prompt_warning(chosen), keyword_warning(chosen))):
+        for warning in option_warnings(chosen, self.network.profile, read_limits(self.network.source)):
             warnings.warn(warning, stacklevel=2)
         failed = failed if several else None
         sources = list(audio_sources(items, sample_rate, chosen.channel, failed))
         transcripts = list(inference.transcripts(self.network, sources, chosen, failed, progress))
         return transcripts if several or chosen.channel == "each" else transcripts[0]
-
-    def _prompt_warning(self, chosen: TranscribeOptions) -> str:
-        """What is wrong with the prompt for this model; "" if nothing is known to be wrong."""
-        prompt, prompted = chosen.prompt(self.network.profile), chosen.decoding.in_prompt(chosen.keywords)
-        return read_limits(self.network.source).prompt_warning(prompt, bool(prompted))
 
 
 def _call_options(keywords: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -58,13 +58,11 @@ def run(
         DataError: no file exists, a list cannot be read, an output exists already, or cannot be written.
         ModelError: the model is not there, is damaged, or does not accept this prompt.
     """
-    from finetune.inference.keyword_warning import keyword_warning
+    from finetune.inference.keyword_warning import option_warnings
 
     paths, form = audio_paths(args), args.format or FORMATS[0]
     options = options_from(args, saved)
-    prompt = options.prompt(read_profile(model))
-    limited = read_limits(model).prompt_warning(prompt, bool(options.decoding.in_prompt(options.keywords)))
-    for warning in filter(None, (limited, keyword_warning(options))):
+    for warning in option_warnings(options, read_profile(model), read_limits(model)):
         log_message(f"finetune: warning: {warning}")
     targets = output_files(paths, form, args.output, options.channel == "each")
     if not any((os.path.exists(path) and not os.path.isdir(path)) or has_bytes(path) for path in paths):

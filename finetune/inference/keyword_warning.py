@@ -1,10 +1,18 @@
-"""Warns of keywords that the CTC head cannot write."""
+"""Warns of prompts that a model was not trained with, and of keywords that its CTC head cannot write."""
 
 from collections.abc import Iterable
 
+from finetune.core.model_limits import ModelLimits
 from finetune.core.options import TranscribeOptions
+from finetune.core.prompts import PromptProfile
 from finetune.core.wording import count, verb
 from finetune.model.ctc import is_spelled
+
+
+def option_warnings(options: TranscribeOptions, profile: PromptProfile, limits: ModelLimits) -> list[str]:
+    """What is known to be wrong with the prompt and the keywords of a call; empty if nothing is."""
+    prompt, keywords = options.prompt(profile), options.decoding.in_prompt(options.keywords)
+    return [*filter(None, (limits.prompt_warning(prompt, bool(keywords)), keyword_warning(options)))]
 
 
 def keyword_warning(options: TranscribeOptions) -> str:

@@ -8,7 +8,7 @@ from threading import Lock
 
 from finetune.core.model_limits import ModelLimits, read_limits
 from finetune.core.options import TranscribeOptions
-from finetune.inference.keyword_warning import keyword_warning
+from finetune.inference.keyword_warning import option_warnings
 from finetune.inference.saved_options import options_for
 from finetune.inference.transcribe import check_prompt
 from finetune.inference.window_batches import Result, Window, transcribe_windows
@@ -53,8 +53,7 @@ class ServedModel:
 
     def warnings(self, options: TranscribeOptions) -> list[str]:
         """What is known to be wrong with the prompt and the keywords of some options; empty if nothing is."""
-        prompt, keywords = options.prompt(self.network.profile), options.decoding.in_prompt(options.keywords)
-        return [*filter(None, (self.limits.prompt_warning(prompt, bool(keywords)), keyword_warning(options)))]
+        return option_warnings(options, self.network.profile, self.limits)
 
     def activate(self) -> None:
         """Switches the weights to this model, if it shares them with others."""
