@@ -1,6 +1,5 @@
 """The files that all exported adapters have: configuration, weights, `adaptation.json`."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +7,12 @@ from peft import LoraConfig
 from torch import Tensor
 
 from finetune.core.config import Recipe
-from finetune.core.errors import CheckpointError, ModelError
+from finetune.core.errors import ModelError
 from finetune.core.model_limits import ModelLimits, read_limits
 from finetune.core.run_dir import RunDir
 from finetune.exporting import adaptation, engine_checks
 from finetune.exporting.adaptation import Adaptation
+from finetune.exporting.save import refuse_foreign_files
 from finetune.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, write_tensors
 
 FILES = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, NOTE, adaptation.FILE, engine_checks.FILE}
@@ -56,13 +56,7 @@ def refuse_shipped_lora(shipped: bool, format_name: str) -> None:
 
 def check_adapter_target(folder: Path) -> None:
     """Raises CheckpointError if an export would delete files that no export has written."""
-    if not os.path.lexists(folder):
-        return
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.is_dir() else ["it"]
-    if foreign:
-        raise CheckpointError(
-            f"{folder}: {foreign[0]} was not written by an export and would be deleted; move it away, then rerun"
-        )
+    refuse_foreign_files(folder, lambda path: path.name in FILES)
 
 
 def write_adapter(

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,13 +106,23 @@ def base_folder(recipe: Recipe) -> Path:
 
 
 def check_target(folder: Path, base: Path) -> None:
-    """Raises CheckpointError if an export would delete files that no export has written."""
+    """Raises CheckpointError if an export of `base` would delete files that no export has written."""
+    own = {path.name for path in base.iterdir()} | OWN
+    refuse_foreign_files(folder, lambda path: path.name in own or _is_weights(path))
+
+
+def refuse_foreign_files(folder: Path, is_own: Callable[[Path], bool]) -> None:
+    """Raises CheckpointError if a folder that will be replaced has files that no export has written.
+
+    Args:
+        folder: the folder, which need not exist.
+        is_own: whether an export writes a file of this name.
+    """
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: not a folder; move it away, then rerun")
-    own = {path.name for path in base.iterdir()} | OWN
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and not _is_weights(path))
+    foreign = sorted(path.name for path in folder.iterdir() if not is_own(path))
     if foreign:
         raise CheckpointError(
             f"{folder}: {foreign[0]} was not written by an export and would be deleted; move it away, then rerun"

@@ -1,11 +1,9 @@
 """`--format gguf` and `crispasr`: the merged model as GGUF files, in a folder that is replaced as a whole."""
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
-from finetune.core.errors import CheckpointError
 from finetune.core.files import replace_folder
 from finetune.core.model_limits import ADAPTATION
 from finetune.core.run_dir import RunDir
@@ -13,7 +11,7 @@ from finetune.exporting import engine_checks
 from finetune.exporting.card.write import CARD, CRISPASR_CARD, GGUF_CARD, write_converted_card
 from finetune.exporting.engines.registry import CRISPASR, GGUF
 from finetune.exporting.gguf.formats import WRITERS
-from finetune.exporting.save import staged_folder
+from finetune.exporting.save import refuse_foreign_files, staged_folder
 
 OWN = (CARD, ADAPTATION, engine_checks.FILE)
 
@@ -39,13 +37,7 @@ def export_gguf(run: RunDir, dtype: str, name: str = GGUF) -> tuple[Path, ...]:
         MissingExtraError: the package `gguf` is missing.
     """
     folder = run.exported(name)
-    if os.path.lexists(folder):
-        files = [path.name for path in folder.iterdir()] if folder.is_dir() else ["it"]
-        foreign = [file for file in files if not file.endswith(".gguf") and file not in OWN]
-        if foreign:
-            raise CheckpointError(
-                f"{folder}: {min(foreign)} was not written by an export and would be deleted; move it away, then rerun"
-            )
+    refuse_foreign_files(folder, lambda path: path.name.endswith(".gguf") or path.name in OWN)
     with staged_folder(folder, keep=False) as staged:
         written = WRITERS[name](run.export, staged, dtype)
         if (run.export / ADAPTATION).is_file():

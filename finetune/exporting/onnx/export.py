@@ -5,7 +5,6 @@ its cache; `onnx.json` has the sizes that a program needs to run them.
 """
 
 import logging
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -16,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from finetune.core.errors import CheckpointError, ModelError
+from finetune.core.errors import ModelError
 from finetune.core.extras import require
 from finetune.core.files import replace_folder, write_json
 from finetune.core.run_dir import RunDir
 from finetune.exporting import engine_checks
 from finetune.exporting.card.write import CARD, ONNX_CARD, write_converted_card
 from finetune.exporting.onnx.graphs import AudioGraph, DecoderGraph, EmbeddingGraph, frame_unit
-from finetune.exporting.save import staged_folder
+from finetune.exporting.save import refuse_foreign_files, staged_folder
 from finetune.model.granite import SpeechModel, load_model
 
 log = logging.getLogger(__name__)
@@ -65,12 +64,7 @@ def export_onnx(run: RunDir) -> Path:
         MissingExtraError: a package of the extra `onnx` is missing.
     """
     folder = run.exported("onnx")
-    if os.path.lexists(folder):
-        foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN) if folder.is_dir() else ["it"]
-        if foreign:
-            raise CheckpointError(
-                f"{folder}: {foreign[0]} was not written by an export and would be deleted; move it away, then rerun"
-            )
+    refuse_foreign_files(folder, lambda path: path.name in OWN)
     check_packages()
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):  # they warn about packages and folding that are not needed
         logging.getLogger(name).setLevel(logging.ERROR)
