@@ -72,9 +72,7 @@ def keyword_list_scores(
         precision_interval=_precision_interval(wrong, written, blocks, options),
         false_keywords_per_clip=sum(false) / len(clips),
         false_keywords_interval=interval(false, [1] * len(clips)),
-        without_term=SubsetWer(
-            len(without_term), error_rate(sum(errors[i] for i in without_term), sum(words[i] for i in without_term))
-        ),
+        without_term=SubsetWer.of(without_term, errors, words),
     )
 
 

@@ -29,7 +29,7 @@ from finetune.metrics.scores import (
 from finetune.metrics.significance import bootstrap_wer, paired_difference
 from finetune.metrics.terms import TermCounts, TermRecall, count_terms, summarize
 from finetune.metrics.translation import TranslationScores, translation_scores
-from finetune.metrics.wer import changed_by_normalizer, error_rate, errors_per_utterance, score
+from finetune.metrics.wer import changed_by_normalizer, errors_per_utterance, score
 from finetune.metrics.words import by_frequency, entities, numeral_errors, style
 
 EMPTY_IDS = 20  # ids of utterances with words and an empty reference
@@ -157,9 +157,7 @@ def scorecard(clips: Sequence[Clip], outputs: Sequence[SystemOutput], options: S
         truncated=sum(output.truncated for output in outputs),
         empty_hypotheses=sum(not output.text.strip() for output in outputs),
         flags={name: sum(name in names for names in flagged) for name in sorted({*sum(flagged, ())})},
-        without_flagged=SubsetWer(
-            len(unflagged), error_rate(sum(errors[i] for i in unflagged), sum(words[i] for i in unflagged))
-        ),
+        without_flagged=SubsetWer.of(unflagged, errors, words),
         frequency=by_frequency(rows, options.trained, preset),
         entities=entities(references, hypotheses, preset, [clip.text_language for clip in clips]),
         numerals=numeral_errors(rows, [clip.text_language for clip in clips]),

@@ -3,6 +3,7 @@
 Rates are fractions. `finetune.metrics.scorecard` computes these values; `finetune.metrics.results` stores them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.significance import Interval, PairedDifference
 from finetune.metrics.terms import TermRecall, TermSummary
 from finetune.metrics.translation import TranslationScores
-from finetune.metrics.wer import WordErrors
+from finetune.metrics.wer import WordErrors, error_rate
 from finetune.metrics.words import EntityRecall, FrequencyBin, NumeralErrors, Style
 
 
@@ -45,6 +46,11 @@ class SubsetWer:
 
     utterances: int
     wer: float
+
+    @classmethod
+    def of(cls, rows: Sequence[int], errors: Sequence[int], words: Sequence[int]) -> "SubsetWer":
+        """From the numbers of the utterances, and the errors and reference words of all utterances."""
+        return cls(len(rows), error_rate(sum(errors[i] for i in rows), sum(words[i] for i in rows)))
 
 
 @dataclass(frozen=True)
