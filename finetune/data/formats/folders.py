@@ -24,6 +24,12 @@ def few_folders(folder: Path) -> Iterator[Path]:
         return
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """All subfolders of a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+
+
 def subfolders_with(folder: Path, name: str) -> list[Path]:
     """The subfolders, of the first ones, that have a file of this name; sorted."""
     return sorted(path for path in few_folders(folder) if (path / name).is_file())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.data.audio_suffixes import AUDIO_SUFFIXES
-from finetune.data.formats.folders import few_folders, is_known_folder, subfolders_with
+from finetune.data.formats.folders import few_folders, is_known_folder, subfolders, subfolders_with
 from finetune.data.formats.lines import text_lines
 from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
@@ -52,14 +52,9 @@ def read_librispeech(folder: Path, media_dir: Path) -> Iterator[Row]:
         subsets = _subsets(folder)
         names = ", ".join(path.name for path in subsets[:10])
         raise DataError(f"{folder}: the corpora are its subfolders {names}; give one of them, such as {subsets[0]}")
-    for speaker in _folders(folder):
-        for chapter in _folders(speaker):
+    for speaker in subfolders(folder):
+        for chapter in subfolders(speaker):
             yield from _chapter_rows(chapter, speaker.name)
-
-
-def _folders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
 
 
 def _chapter_rows(chapter: Path, speaker: str) -> Iterator[Row]:
@@ -158,6 +153,6 @@ def _mls_values(path: Path, text: str | None, speaker: str) -> dict[str, object]
 
 
 def _mls_audio(folder: Path) -> Iterator[Path]:
-    for speaker in _folders(folder):
-        for book in _folders(speaker):
+    for speaker in subfolders(folder):
+        for book in subfolders(speaker):
             yield from (book / name for name in sorted(os.listdir(book)) if Path(name).suffix.lower() in MLS_SUFFIXES)

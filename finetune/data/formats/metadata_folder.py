@@ -1,14 +1,13 @@
 """Reads folders of audio with a table: metadata.csv of an audio folder, in the folder or in the folders below it."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from finetune.core.errors import DataError
 from finetune.data.formats import parquet
 from finetune.data.formats.audio_names import is_audio
-from finetune.data.formats.folders import SPLIT_FOLDERS
+from finetune.data.formats.folders import SPLIT_FOLDERS, subfolders
 from finetune.data.formats.headerless import missing_header
 from finetune.data.formats.relative_paths import with_paths
 from finetune.data.formats.tables import JSON, TABLES, read_table
@@ -93,14 +92,9 @@ def _tables(folder: Path) -> list[Path]:
     """The metadata tables in a folder; without one, those in the folders one and two levels below it."""
     if own := _own_tables(folder):
         return own
-    children = _folders(folder)
-    return [table for child in children for place in (child, *_folders(child)) for table in _own_tables(place)]
+    children = subfolders(folder)
+    return [table for child in children for place in (child, *subfolders(child)) for table in _own_tables(place)]
 
 
 def _own_tables(folder: Path) -> list[Path]:
     return [folder / name for name in METADATA if (folder / name).is_file()]
-
-
-def _folders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
