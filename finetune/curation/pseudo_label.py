@@ -1,6 +1,5 @@
 """`finetune pseudo-label`: machine transcripts of untranscribed audio that are good enough to train with."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -8,7 +7,7 @@ from finetune.core.curation_options import PseudoLabelOptions
 from finetune.curation.adapted_model import AdaptedModel
 from finetune.curation.machine_transcripts import MachineTranscript, preset_of, transcribe_clips
 from finetune.curation.outputs import CurationFiles
-from finetune.curation.untranscribed import SetAside, read_untranscribed
+from finetune.curation.untranscribed import SetAside, count_reasons, read_untranscribed
 from finetune.data.manifest import Utterance, seconds_of
 from finetune.data.pseudo_labels import COLUMN
 from finetune.metrics.wer import errors_per_utterance, normalized, spaced
@@ -67,7 +66,7 @@ def pseudo_label(
         seconds=round(seconds_of(audio.clips), 2),
         kept=len(kept),
         kept_seconds=round(seconds_of(kept), 2),
-        set_aside=dict(Counter(row.reason.split(":")[0] for row in aside).most_common()),
+        set_aside=count_reasons(aside),
         transcribed=audio.transcribed,
     )
     files.write(kept, aside, asdict(summary) | {"model": adapted.name, "source": source, "options": asdict(options)})

@@ -12,7 +12,7 @@ from finetune.curation.adapted_model import AdaptedModel
 from finetune.curation.machine_transcripts import MachineTranscript, preset_of, transcribe_clips
 from finetune.curation.outputs import CurationFiles
 from finetune.curation.ranking import Candidate, Ranked, rank
-from finetune.curation.untranscribed import SetAside, read_untranscribed
+from finetune.curation.untranscribed import SetAside, count_reasons, read_untranscribed
 from finetune.data.cells import clean_text
 from finetune.data.corpora import read_corpus
 from finetune.data.manifest import Utterance, seconds_of
@@ -116,7 +116,7 @@ def suggest(
         suggested=len(rows),
         suggested_seconds=round(seconds_of(rows), 2),
         near_copies=sum(row.copy_of is not None for row in ranked),
-        set_aside=dict(Counter(row.reason.split(":")[0] for row in aside).most_common()),
+        set_aside=count_reasons(aside),
         transcribed=audio.transcribed,
         compared="adapted and base model" if adapted.base else "language model and CTC head",
         training_texts=len(trained),

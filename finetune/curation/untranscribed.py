@@ -1,7 +1,8 @@
 """Untranscribed audio: a manifest, a folder or an audio file becomes clips; what cannot be used is set aside."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +54,11 @@ class Untranscribed:
     clips: list[Utterance]
     aside: list[SetAside]
     transcribed: int
+
+
+def count_reasons(aside: Iterable[SetAside]) -> dict[str, int]:
+    """The number of clips that were set aside by reason, the most frequent first."""
+    return dict(Counter(row.reason.split(":")[0] for row in aside).most_common())
 
 
 def read_untranscribed(source: str, media: Path, max_duration: float) -> Untranscribed:
