@@ -1,7 +1,6 @@
 """Compares systems on the same clips: scores quality and speed of each, and tests each against the first."""
 
 import errno
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +34,6 @@ from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput, compa
 from finetune.metrics.scores import Comparison
 from finetune.metrics.significance import SIGNIFICANCE, holm
 from finetune.metrics.terms import column_terms, notes_on_signs, read_terms, term_recall
-
-log = logging.getLogger(__name__)
 
 RESULT_KEYS = {"manifest_sha256", "systems", "comparisons"}
 RUN_ORDER = ("file", "run", "model", "whisper", "openai")  # files first: an invalid file stops before a model decodes

@@ -5,7 +5,6 @@ Shar: cuts.000000.jsonl.gz and recording.000000.tar with the audio of the cuts, 
 """
 
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -22,8 +21,6 @@ from finetune.data.key_tables import KeyTables
 from finetune.data.problems import Finding
 from finetune.data.row import Row
 from finetune.data.tar_index import TarIndex, read_tar_index
-
-log = logging.getLogger(__name__)
 
 SUFFIX = re.compile(r"\.jsonl?(\.gz)?$", re.IGNORECASE)
 SHARD = re.compile(r"cuts(?P<number>\.\d+)?\.jsonl(\.gz)?")  # of Shar

@@ -41,7 +41,6 @@ DEBIAN = {
         for lang in ("en", "es", "fr", "it", "ru")
     },
 }
-WESNOTH_LICENCE = "GPL-2.0-or-later and CC-BY-SA-4.0 (The Battle for Wesnoth)"
 
 
 @dataclass(frozen=True)
