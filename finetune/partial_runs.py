@@ -128,7 +128,7 @@ def _check_array(recipe: Recipe) -> None:
         )
 
 
-def score_recipe(recipe: Recipe, merge: bool = False) -> "ScoreResult":
+def score_recipe(recipe: Recipe, merge: bool) -> "ScoreResult":
     """Scores `model.base` on each corpus of `data.test`; writes to `<runs>/<name>/score`.
 
     Args:

@@ -149,7 +149,7 @@ def decoding_note(export: Path) -> str:
     return f" ({', '.join(['greedy', *parts])}; the summary of the run has the WER of its recipe)" if parts else ""
 
 
-def format_verification(result: "Verification", note: str = "") -> list[str]:
+def format_verification(result: "Verification", note: str) -> list[str]:
     """One line with the counts, one with time and memory, and the first differences.
 
     Args:

@@ -77,7 +77,7 @@ def unknown_alphabet(num_labels: object) -> str:
     return f"encoder_config.output_dim is {str(num_labels)[:40]}; the CTC alphabet is known for {ALPHABETS} labels only"
 
 
-def version_of(source: str, config: Mapping[str, Any], has_bpe_head: bool = False) -> str:
+def version_of(source: str, config: Mapping[str, Any], has_bpe_head: bool) -> str:
     """The version of a base model or of a model trained from it, such as 4.0.
 
     The files decide if they can, because an export has the name of its run; then the name, which is all that is known

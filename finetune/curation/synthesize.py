@@ -111,7 +111,7 @@ def replace_results(files: SynthesisFiles, plan: Sequence[PlannedClip], overwrit
             path.unlink(missing_ok=True)
 
 
-def synthesize_clips(plan: Sequence[PlannedClip], files: SynthesisFiles, workers: int = 0) -> None:
+def synthesize_clips(plan: Sequence[PlannedClip], files: SynthesisFiles, workers: int) -> None:
     """Writes the audio of each clip that has no file yet, one file at a time and atomically.
 
     Raises:

@@ -95,7 +95,7 @@ def load_segments(path: Audio, segments: Iterable[tuple[float, float | None, int
 
 
 def load_source_rate(
-    path: Audio, offset: float = 0.0, duration: float | None = None, channel: int | None = None
+    path: Audio, offset: float, duration: float | None, channel: int | None = None
 ) -> tuple[NDArray[np.float32], int]:
     """`load_audio` without resampling.
 

@@ -119,11 +119,7 @@ def is_side(name: str) -> bool:
 
 
 def column_keys(
-    columns: Iterable[str],
-    lists: Collection[str],
-    source: str,
-    needed: Sequence[str] = ("audio_filepath", "text"),
-    sides: Collection[str] = (),
+    columns: Iterable[str], lists: Collection[str], source: str, needed: Sequence[str], sides: Collection[str]
 ) -> dict[str, str]:
     """The manifest's key of each column that has another name. Columns that match no key keep their names.
 

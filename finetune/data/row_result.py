@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune.core.data_config import TextSection
-from finetune.data.audio import inspect_audio
 from finetune.data.cells import cell_channel, cell_number, cell_text
 from finetune.data.kept_rows import comparison_hash
 from finetune.data.manifest import Utterance, id_of_place
@@ -93,7 +92,7 @@ def place_id(row: Row) -> str:
     return id_of_place(path or "row", offset or 0.0, channel)
 
 
-def check_row(row: Row, settings: RowSettings, rules: TextRules, inspect: Inspect = inspect_audio) -> RowResult:
+def check_row(row: Row, settings: RowSettings, rules: TextRules, inspect: Inspect) -> RowResult:
     """Decodes the audio of a row and checks everything that depends on this row only. A bad row raises no error."""
     result = RowResult(where=row.where, stated_id=stated_id(row), place=place_id(row), features=[])
     audio = inspect_row(row, settings.max_duration, inspect)

@@ -219,7 +219,7 @@ class Survey:
             self.tried = self._finder.tried(name) if is_searched(name) else [shown(name)]
 
 
-def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool, text_required: bool = True) -> Survey:
+def survey(rows: RawRows, source: str, finder: AudioFinder, exact: bool, text_required: bool) -> Survey:
     """The facts about all rows. If later rows have columns that change the meaning of others, the rows are read again.
 
     Raises:

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from finetune.core.options import DecodingOptions
 from finetune.data.manifest import Utterance
 from finetune.evaluation.decode import Recognize
-from finetune.inference.recognize import recognize
 from finetune.metrics.hallucination import Probe, summarize_probes
 from finetune.metrics.results import ProbeResults
 from finetune.model.granite import SpeechModel
@@ -14,11 +13,7 @@ PROBE_TOKENS = 40  # twice what three seconds of speech need
 
 
 def evaluate_probes(
-    model: SpeechModel,
-    probes: list[Utterance],
-    instruction: str,
-    options: DecodingOptions,
-    recognize: Recognize = recognize,
+    model: SpeechModel, probes: list[Utterance], instruction: str, options: DecodingOptions, recognize: Recognize
 ) -> ProbeResults:
     """Decodes clips without speech, with at most `PROBE_TOKENS` tokens for each clip."""
     limit = min(PROBE_TOKENS, options.max_new_tokens)

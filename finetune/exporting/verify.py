@@ -99,7 +99,7 @@ def reopen(
     run: RunDir,
     clips: list[Utterance],
     tokens: list[list[int]],
-    run_process: RunProcess = run_process,
+    run_process: RunProcess,
 ) -> Outputs:
     """Opens an export in a new process, and returns its outputs with greedy decoding.
 

@@ -40,7 +40,7 @@ def keyword_problem(word: str, special_tokens: Sequence[str] = ()) -> str:
     return f"contains {token}, which is a command for the model; remove it" if token else ""
 
 
-def prompted_terms(recipe: Recipe, special_tokens: Sequence[str] = ()) -> list[str]:
+def prompted_terms(recipe: Recipe, special_tokens: Sequence[str]) -> list[str]:
     """The terms of `data.terms`; each can be a keyword if the recipe puts them into prompts.
 
     Raises:

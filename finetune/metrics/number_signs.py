@@ -76,7 +76,7 @@ def separate_forms(text: str, separator: str) -> str:
     return "".join(parts)
 
 
-def fold_signs(text: str, fold: Callable[[str], str], spaces: bool = True) -> str:
+def fold_signs(text: str, fold: Callable[[str], str], spaces: bool) -> str:
     """Folds each character, but keeps the signs of numbers, each in one form.
 
     Signs between two digits that are not kept separate them: "5-6" becomes "5 6", or "5-6" without spaces.

@@ -16,7 +16,7 @@ LONGEST = 300  # characters of a value, such as a list of terms; `--json` has al
 
 
 def format_check(
-    result: CheckResult, batch_seconds: float, batch_tokens: int, changed: Collection[str] | None = None
+    result: CheckResult, batch_seconds: float, batch_tokens: int, changed: Collection[str] | None
 ) -> list[str]:
     """All lines, in sections; the settings come last.
 

@@ -38,7 +38,7 @@ class ValidationPoint:
     canary_wer: float | None
 
 
-def by_duration(table: GroupTable, metric: str = "WER") -> Chart:
+def by_duration(table: GroupTable, metric: str) -> Chart:
     """Error rate of both models by bins of duration, with intervals; `metric` is its name."""
     rows = [row for row in table.rows if row.words]
     figure, axes = new_axes(f"{metric} (%)")
@@ -83,7 +83,7 @@ def by_duration(table: GroupTable, metric: str = "WER") -> Chart:
 
 
 def learning_curve(
-    losses: Sequence[tuple[int, float]], scores: Sequence[ValidationPoint], metrics: tuple[str, str] = ("WER", "WER")
+    losses: Sequence[tuple[int, float]], scores: Sequence[ValidationPoint], metrics: tuple[str, str]
 ) -> Chart:
     """Training loss by step (smoothed), and error rates on valid and canary.
 
@@ -126,7 +126,7 @@ def learning_curve(
     )
 
 
-def speed(points: Sequence[tuple[str, float, float]], metric: str = "WER") -> Chart:
+def speed(points: Sequence[tuple[str, float, float]], metric: str) -> Chart:
     """Error rate against speed.
 
     Args:

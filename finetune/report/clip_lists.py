@@ -32,7 +32,7 @@ def clip_lists(
     suspicious: Sequence[SuspiciousReference],
     preset: str,
     folder: Path,
-    embedded_bytes: int = EMBEDDED_BYTES,
+    embedded_bytes: int,
 ) -> dict[str, list[ClipView]]:
     """The clips of test with the largest gain, the largest loss, most errors, words but no speech, or a suspicious
     reference; and the clips of all sets that are written in another language. Errors are those of `clip_errors`.

@@ -23,7 +23,7 @@ def measure_server(
     uploads: Uploads,
     rates: Sequence[float],
     options: LoadOptions,
-    model: str | None = None,
+    model: str | None,
     form: Mapping[str, str] | None = None,
     stream: bool = False,
 ) -> LoadResult:

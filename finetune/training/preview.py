@@ -43,7 +43,7 @@ class PreviewClip:
     effects: list[Applied]
 
 
-def write_preview(recipe: Recipe, run: RunDir, folder: Path, count: int, epoch: int = 0) -> list[PreviewClip]:
+def write_preview(recipe: Recipe, run: RunDir, folder: Path, count: int, epoch: int) -> list[PreviewClip]:
     """Writes random clips of an epoch as WAV (32-bit float) and PreviewClip rows to `preview.json`.
 
     The samples are those that training gets, bit for bit. If the epoch has clips without speech, a fifth of the written
