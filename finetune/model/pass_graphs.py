@@ -48,8 +48,14 @@ def record_cuda_graph(run: Run) -> tuple[Callable[[], object], Tensor]:
 
 
 def can_record(llm: Module) -> bool:
-    """Whether a graph of these weights stays right: LoRA beside the weights can be switched, 4 bits are not tested."""
-    return all(weight.is_floating_point() and "lora_" not in name for name, weight in llm.named_parameters())
+    """Whether all weights are floating-point numbers; kernels for 4 bits were not tried."""
+    return all(weight.is_floating_point() for weight in llm.parameters())
+
+
+def _recorded_state(llm: Module) -> list[object]:
+    """What a recording depends on: the addresses of the weights, and which LoRA beside them is active."""
+    lora = [(part.disable_adapters, *part.active_adapters) for part in llm.modules() if hasattr(part, "lora_A")]
+    return [*(weight.data_ptr() for weight in llm.parameters()), *lora]
 
 
 class PassGraphs:
@@ -66,16 +72,16 @@ class PassGraphs:
         self._llm, self._record = llm, record
         self._memory = KeyValueCache(llm, 0).data.flatten()
         self._passes: dict[tuple[int, int, int], RecordedPass] = {}
-        self._addresses = list[int]()
+        self._state = list[object]()
 
     def start(self) -> None:
-        """Forgets the recorded passes if the weights have moved since, and clears the cache.
+        """Forgets the recorded passes if they are of other weights, and clears the cache.
 
         The keys of an earlier batch are masked, but a masked NaN would stay NaN.
         """
-        addresses = [weight.data_ptr() for weight in self._llm.parameters()]
-        if addresses != self._addresses:
-            self._addresses = addresses
+        state = _recorded_state(self._llm)
+        if state != self._state:
+            self._state = state
             self._passes.clear()
         self._memory.zero_()
 

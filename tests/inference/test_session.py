@@ -164,9 +164,23 @@ def test_no_pass_waits_for_the_gpu() -> None:
             assert hidden.shape == (sum(map(len, rows)), meta.language_model.config.hidden_size)
 
 
-def test_lora_and_other_devices_are_not_recorded(model: Callable[[], SpeechModel]) -> None:
-    granite = model()
+def test_a_cpu_records_nothing(granite: SpeechModel) -> None:
     assert can_record(granite.language_model)
-    assert type(open_session(granite, [[1, 2]], 100, cuda_graphs=True)) is Session  # a CPU
-    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), granite.language_model)
-    assert not can_record(granite.language_model)
+    assert type(open_session(granite, [[1, 2]], 100, cuda_graphs=True)) is Session
+
+
+def test_passes_are_recorded_again_after_a_switch_of_lora(
+    model: Callable[[], SpeechModel], audio: EncodedAudio, prompts: list[list[int]]
+) -> None:
+    """The text is that of the active LoRA, although the addresses of all weights stay."""
+    adapted = randomize(model())
+    lora = inject_adapter_in_model(LoraConfig(target_modules=["q_proj"], init_lora_weights=False), adapted.hf)
+    graphs = PassGraphs(adapted.language_model, repeat)
+    part, some, texts = audio.select([LONG]), [prompts[LONG]], list[list[int]]()
+    for enabled in (True, False, True):
+        for layer in (part for part in lora.modules() if hasattr(part, "lora_A")):
+            layer.enable_adapters(enabled)
+        (row,) = decoded(adapted, part, some, [[]], graphs)
+        assert row.tokens == decoded(adapted, part, some, [[]])[0].tokens
+        texts.append(row.tokens)
+    assert texts[0] == texts[2] != texts[1]
