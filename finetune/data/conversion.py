@@ -48,6 +48,8 @@ def to_manifest_keys(
         facts.keys = _without_ids(facts, number, len(raw))
     if note := facts.speakers.note():
         log.warning(f"{source}: {note}")
+    for note in facts.reviews.notes():
+        log.warning(f"{source}: {note}")
     if audio_required and facts.num_missing == len(raw):
         raise _without_audio(facts, len(raw), folder)
     converted, segments = ConvertedRows(raw, finder, facts.keys, bytes(facts.candidates)), None

@@ -53,7 +53,11 @@ def preview_corpora(recipe: Recipe, open_corpus: Callable[..., Corpus | None] = 
             yield from preview_channels(sampled_rows(rows))
             yield from (f"       {note}" for note in split_notes(rows))
             name = f"data.{split}: {source}"
-            problems += _problems(rows, name, recipe.data.max_bad_fraction)
+            found = [*_problems(rows, name, recipe.data.max_bad_fraction)]
+            problems += found
+            if rows.facts.num_faults and not found and (fault := (row := rows[rows.facts.first_fault]).fault):
+                number = count(rows.facts.num_faults, "row")
+                yield f"       {number} cannot be used, such as {row.where}: {fault.kind}: {fault.detail}"
             problems += _without_prompt(rows, name, recipe.data.max_bad_fraction)
             splits.setdefault(split, []).append(rows)
     if recipe.data.terms:

@@ -16,6 +16,7 @@ from finetune.data.columns import column_keys, is_side, renamed, split_audio
 from finetune.data.local_speakers import SpeakerNames
 from finetune.data.manifest import ALWAYS_WRITTEN, VERSION_KEY, check_version
 from finetune.data.raw_rows import BLOCK_ROWS, RawRows
+from finetune.data.review_columns import ReviewColumns
 from finetune.data.row import Row
 from finetune.data.row_parts import unused_parts
 from finetune.data.splits import SPLIT_COLUMNS, stated_split
@@ -102,6 +103,7 @@ class Survey:
         has_keywords: whether a row has keywords.
         splits: see `CorpusFacts`.
         speakers: the names of the speakers.
+        reviews: the columns about rows that were skipped or rejected.
         parts: what to do with parts with times in one cell of a row; "" without any.
         tried: paths of the first name that were tried.
         times: the columns with times.
@@ -126,7 +128,7 @@ class Survey:
         self.is_manifest, self.keys = self._keys(columns)
         self.first, self.num_missing, self.tried = Row("", {}), 0, list[str]()
         self.num_faults, self.first_fault, self.has_keywords = 0, 0, False
-        self.speakers, self.parts = SpeakerNames(), ""
+        self.speakers, self.reviews, self.parts = SpeakerNames(), ReviewColumns(), ""
         self.splits, self._split_columns = set[tuple[str, str]](), list[str]()
         self.candidates, self.files, self.ids, self.clips = bytearray(), array("q"), array("q"), array("q")
         self.times, self.has_channels, self.has_channel_0 = TimeNames(), False, False
@@ -139,7 +141,10 @@ class Survey:
         has_new_key = self.columns.add(row)
         if len(self.columns.names) > num_columns:
             self._split_columns = [name for name in self.columns.names if name.lower() in SPLIT_COLUMNS]
+            self.reviews.use([] if self.is_manifest else self.columns.names)
         self.splits.update((name, stated_split(row.values.get(name, ""))) for name in self._split_columns)
+        if row.fault is None:
+            self.reviews.add(row.values)
         values = renamed(row.values, self.keys) if self.keys else row.values
         if not self.candidates:
             self.first = Row(row.where, dict(values), row.fault)

@@ -124,6 +124,7 @@ def read_facts(
     for number, (row, seconds) in enumerate(_with_seconds(corpora, spacing, facts)):
         for visit in visitors:
             visit(row)
+        seconds = math.nan if row.fault else seconds  # no clip
         text = row.values.get("text")
         length = len(text) if isinstance(text, str) else len(cell_text(text))
         facts.durations.append(seconds)

@@ -643,6 +643,23 @@ def test_rows_that_were_rejected_in_prodigy_are_not_used(folder: Path) -> None:
         read(write(folder / "m.jsonl", json.dumps(row | {"audio": "data:audio/wav;base64,UklGRiQ"})))
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "note"),
+    [
+        ("status", ("done", "rejected"), "column 'status' has the values 'done', 'rejected', but it is not read"),
+        ("is_skipped", (False, True), "column 'is_skipped' has the values 'False', 'True', but"),
+        ("reviewStatus", ("ok", "ok"), ""),
+        ("statuses", ("ok", "bad"), ""),
+    ],
+)
+def test_columns_about_rejected_rows_are_named(
+    folder: Path, column: str, values: Sequence[object], note: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [json.dumps({"audio": "a.wav", "text": "one", column: value}) for value in values]
+    read(write(folder / "m.jsonl", "\n".join(lines)))
+    assert note in caplog.text if note else not caplog.records
+
+
 def test_audio_of_a_table_can_be_in_a_folder_audios(tmp_path: Path) -> None:
     """The layout of Common Voice Spontaneous Speech."""
     (tmp_path / "audios").mkdir()

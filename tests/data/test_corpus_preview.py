@@ -11,6 +11,7 @@ from finetune.data.corpus import Corpus, CorpusFacts
 from finetune.data.corpus_preview import LARGEST_EXACT, preview_corpora, sampled_rows
 from finetune.data.problems import Finding
 from finetune.data.row import Row
+from finetune.planning.split_facts import read_facts
 
 SMALL = Corpus([Row("small:1", {"audio_filepath": "a.wav", "text": "words"})])
 
@@ -59,3 +60,12 @@ def test_problems_come_from_the_counts_of_all_rows() -> None:
         "data.train: m: 21 of 1,000 rows have no audio file",
         "data.train: m: 22 of 1,000 rows cannot be used, such as m:700: kind: why",
     ]
+
+
+def test_a_few_rows_that_cannot_be_used_are_named_and_no_clips() -> None:
+    values: dict[str, object] = {"audio_filepath": "a.wav", "text": "w", "duration": 2.0}
+    rows = [Row(f"m:{n}", values, Finding("rejected row", "why") if n == 7 else None) for n in range(100)]
+    corpus, recipe = Corpus(rows, CorpusFacts(num_faults=1, first_fault=7)), recipe_of("m")
+    lines = list(preview_corpora(recipe, {"m": corpus, "small": SMALL}.__getitem__))
+    assert lines[1] == "       1 row cannot be used, such as m:7: rejected row: why"
+    assert len(read_facts(recipe.data, "train", [corpus]).clips) == 99
