@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from finetune.data.cells import cell_text, shown
 
 # Names without `is`, such as `is_rejected`.
-NAMES = frozenset(
+_WORDS = (
     "skip skipped exclude excluded ignore ignored reject rejected discard discarded deleted cancelled was_cancelled "
     "status review_status annotation_status task_status review verdict decision approved accepted verified "
-    "validated valid usable use keep marked_for_review".split()
+    "validated valid usable use keep marked_for_review"
 )
+NAMES = frozenset(_WORDS.split())
 MOST = 6  # different values of such a column; with more it is something else
 
 
