@@ -27,6 +27,9 @@ TAG = re.compile(
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+(?P<name>[^<>]+)>", re.IGNORECASE)
 # Before the text: "Mary Ann: hello" in transcripts of Zoom, "[SPEAKER_00]: hello" in those of WhisperX.
 SPEAKER = re.compile(r"(?P<bracket>\[)?(?P<name>[^\W\d_][\w .'’()-]{0,39}?)(?(bracket)\]):\s+(?=\S)")
+HEADING = re.compile(r"(?:unknown speaker|(?:speaker|sprecher|locuteur|hablante)[ _-]*\d+):?", re.IGNORECASE)
+NUMBER = re.compile(r"(\d+)[.:)]?(?:\s+|$)")  # of a line
+QUESTION = re.compile(r"([QA])[.:]\s+")  # of an interview or a deposition
 DIALOGUE = re.compile(r"^[-‐–—―]+(?:\s+|(?=[^\W\d]))")  # "- Good morning.", "-Yes.": a line of another speaker
 NOT_CUES = ("WEBVTT", "NOTE", "STYLE", "REGION", "X-TIMESTAMP-MAP")
 DASHES_REMOVED = "dashes before the lines of a dialogue are removed"
@@ -213,10 +216,40 @@ def _named_speakers(cues: list[Cue], notes: Counter[str]) -> list[Cue]:
 
 
 def without_speakers(text: str, notes: Counter[str]) -> str:
-    """The text of a whole recording without names before a colon, if most lines have one of few names."""
-    lines = [Cue("", 0.0, 0.0, line.strip()) for line in text.splitlines() if line.strip()]
-    named = _named_speakers(lines, notes)
-    return text if named is lines else "\n".join(cue.text or "" for cue in named)
+    """The text of a whole recording without what is not spoken: numbers of lines, names of speakers, Q. and A.
+
+    Names stand before a colon in most lines, or in lines of their own. All lines have numbers, or none.
+    """
+    stated = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = _without_numbers(stated)
+    notes["numbers of lines are removed"] += lines != stated
+    headings = [line for line in lines if HEADING.fullmatch(line)] or _alternate_names(lines)
+    spoken = [line for line in lines if line not in headings] if len(headings) < len(lines) else lines
+    notes["names of speakers in lines of their own are removed"] += len(lines) - len(spoken)
+    if {"Q", "A"} <= {match[1] for line in spoken if (match := QUESTION.match(line))}:
+        spoken = [QUESTION.sub("", line) for line in spoken]
+        notes["Q. and A. before questions and answers are removed"] += 1
+    cues = [Cue("", 0.0, 0.0, line) for line in spoken]
+    named = _named_speakers(cues, notes)
+    return text if named is cues and spoken == stated else "\n".join(cue.text or "" for cue in named)
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """The lines without their numbers, as in depositions: 1, 2, 3 and so on, from 1 again on the next page."""
+    found = [NUMBER.match(line) for line in lines]
+    numbers = [int(match[1]) for match in found if match]
+    is_counted = all(second in (1, first + 1) for first, second in pairwise([0, *numbers]))
+    if len(numbers) < max(3, len(lines)) or not is_counted:
+        return lines
+    words = [line[match.end() :] for line, match in zip(lines, found, strict=True) if match]
+    return [line for line in words if line] or lines
+
+
+def _alternate_names(lines: Sequence[str]) -> set[str]:
+    """Two or more names, one above each line of words (Otter without times); none in any other text."""
+    names = Counter(lines[::2])
+    are_names = all(SPEAKER.match(f"{name}: x") and all(word[0].isupper() for word in name.split()) for name in names)
+    return {*names} if 1 < len(names) <= len(lines) // 4 and are_names else set()
 
 
 def _join_names(cues: Sequence[_Lines]) -> None:

@@ -288,6 +288,26 @@ def test_names_of_speakers_before_the_lines_of_a_text_file_are_no_words(
     assert "names before a colon are the speaker, and not a part of the text: 4" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Unknown Speaker\nhello there\n\nSpeaker 2\nhi\n", "hello there\nhi"),  # Otter without times
+        ("Ann Mc Day\n\nhello\n\nBob\n\nhi\n\nAnn Mc Day\n\nbye\n\nBob\n\nbye now", "hello\nhi\nbye\nbye now"),
+        ("Q. did you see it\nA. yes\nI did\nQ. when", "did you see it\nyes\nI did\nwhen"),
+        ("1   Q.  did you\n2   see it\n3\n4   A.  yes\n1   and so", "did you\nsee it\nyes\nand so"),  # two pages
+        ("one\ntwo\nOne\nTwo", ""),
+        ("1\n2\n3", ""),
+        ("1 two\n3 four\n4 five", ""),
+        ("Row Row\nyour boat\nRow Row\ngently\nRow Row\nmerrily\nRow Row\nlife", ""),
+        ("A. Smith\nand others", ""),
+    ],
+)
+def test_numbers_of_lines_and_names_in_lines_of_their_own_are_no_words(tmp_path: Path, text: str, words: str) -> None:
+    write_audio(tmp_path / "a.wav")
+    (tmp_path / "a.txt").write_text(text)
+    assert found(read(tmp_path), tmp_path) == {"a.wav": words or text}
+
+
 def test_the_text_of_lrs_is_read_without_its_confidence_and_words(tmp_path: Path) -> None:
     for name, more in (("a", ""), ("b", "\nWORD START END ASDSCORE\nHELLO 0.1 0.4 5.7\n")):
         write_audio(tmp_path / f"{name}.wav")
