@@ -156,6 +156,8 @@ def output_folder(folder: Path) -> Iterator[None]:
 
 def check_output_file(path: Path) -> None:
     """Checks before long work that a result can be written; creates its folder. Raises DataError if it cannot."""
+    if str(path) == "-":
+        raise DataError("-: results are not written to standard output; name a file")
     with output_folder(path.parent):
         if path.is_dir():
             raise DataError(f"{path}: a folder; name a file")

@@ -1,6 +1,5 @@
 """Compares systems on the same clips: scores quality and speed of each, and tests each against the first."""
 
-import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.core.config import EvaluateSection, Recipe
 from finetune.core.errors import DataError, RecipeError
-from finetune.core.files import read_json, sha256_file, write_json
+from finetune.core.files import check_output_file, read_json, sha256_file, write_json
 from finetune.core.run_dir import RunDir
 from finetune.core.wording import count, verb
 from finetune.data.manifest import Utterance
@@ -110,10 +109,8 @@ def check_output(path: Path) -> None:
     """
     if "\0" in str(path):
         raise DataError(f"{str(path)!r}: a file name must not contain a NUL character")
+    check_output_file(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         earlier = read_json(path) if os.path.lexists(path) else None
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error

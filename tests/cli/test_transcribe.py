@@ -413,7 +413,7 @@ def test_an_output_never_replaces_an_input(finetune: Command, tmp_path: Path) ->
 
 
 def test_a_long_list_of_missing_files_gives_a_short_message(finetune: Command, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("nowhere.wav\n" * 5000)
+    (tmp_path / "list.txt").write_text("".join(f"nowhere{n}.wav\n" for n in range(5000)))
     result = finetune("transcribe", "--files-from", tmp_path / "list.txt", "--model", NANO)
     assert result.code == 1 and "... and 4,995 more files" in result.err and len(result.err) < 500
 

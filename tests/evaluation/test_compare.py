@@ -593,6 +593,8 @@ def test_json_replaces_only_an_earlier_result(compare: Run, content: str) -> Non
     code, _, err = compare("good.jsonl", "bad.jsonl", "--manifest", "test.jsonl", "--json", "out.json")
     assert code == 1 and "out.json: exists and is not a result of compare" in err
     assert Path("out.json").read_text() == content
+    code, _, err = compare("good.jsonl", "bad.jsonl", "--manifest", "test.jsonl", "--json", "-")
+    assert code == 1 and "-: results are not written to standard output; name a file" in err
     for _ in range(2):
         assert compare("good.jsonl", "bad.jsonl", "--manifest", "test.jsonl", "--json", "new.json")[0] == 0
 
