@@ -13,6 +13,7 @@ from finetune.core.errors import RecipeError
 from finetune.core.yaml_text import compose, line_of, read_yaml
 
 WITH_SETTINGS = re.compile(r"\s*\[(.*,)?\s*\{[^{}]*(:\s|[\"']:)")  # a mapping in a list; {a,b}.jsonl is none
+QUOTED = re.compile(r"\s*\[(.*,)?\s*([\"']).*\2\s*(,.*)?\]\s*$")  # a list with an item in quotes
 MAX_SHOWN = 100  # characters of a value in a message
 CORPORA = {f"data.{name}" for name in ("train", "valid", "test", "canary", "replay")}
 VERSION_KEY = "toolkit_version"  # in resolved.json; not a setting
@@ -98,13 +99,13 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, RawValue]:
         if not equals:
             raise RecipeError(f"--set {short(override)}: must be KEY=VALUE")
         origin = f"--set {short(override)}"
-        raw[key.strip()] = _corpora(key.strip(), value, origin) or RawValue(_text_or_none(value), origin)
+        raw[key.strip()] = _yaml_list(key.strip(), value, origin) or RawValue(_text_or_none(value), origin)
     return raw
 
 
-def _corpora(key: str, text: str, origin: str) -> RawValue | None:
-    """The corpora of a list such as `[{path: a.jsonl, max_clips: 6}]`; None for paths."""
-    if key not in CORPORA or not WITH_SETTINGS.match(text):
+def _yaml_list(key: str, text: str, origin: str) -> RawValue | None:
+    """The items of a list of corpora such as `[{path: a.jsonl, max_clips: 6}]`, or with quotes; None for others."""
+    if not (QUOTED.match(text) or (key in CORPORA and WITH_SETTINGS.match(text))):
         return None
     node = compose(text, origin)
     if not isinstance(node, yaml.SequenceNode):

@@ -199,11 +199,11 @@ def _list_file(path: str) -> list[str]:
         if lines := term_list(os.path.expanduser(path)):
             return [line for _, line in lines]
     except DataError as error:
-        if Path(path).is_file():
+        if os.path.isfile(path):  # Path.is_file fails on a long list
             raise RecipeError(str(error)) from error
         place = "" if Path(path).is_absolute() else f"; relative paths start in {Path.cwd()}"
         other = "give a file with one word or phrase per line, or a list such as [a, b]"
-        raise RecipeError(f"{error}; {other}{place}") from error
+        raise RecipeError(f"{str(error).replace(path, short(path))}; {other}{place}") from error
     raise RecipeError(f"{path}: is empty; give a file with one word or phrase per line, or remove the setting")
 
 

@@ -144,6 +144,14 @@ def test_terms_of_decoding_are_a_list_or_a_file_whose_lines_the_recipe_keeps(rec
     assert load(recipe, RECIPE, "decode.terms=[stent, New York]").decode.terms == terms
     long = [f"word{number}" for number in range(900)]  # longer than a path can be
     assert load(recipe, RECIPE, f"decode.terms=[{', '.join(long)}]").decode.terms == tuple(long)
+    assert "or a list such as [a, b]" in refusal(recipe, RECIPE, f"decode.terms={', '.join(long)}")
+
+
+def test_a_list_after_set_can_have_quotes(recipe: Path) -> None:
+    lists = {"['a, b', c]": ["a, b", "c"], '["a","b"]': ["a", "b"], "[it's, 'b']": ["it's", "b"]}
+    for text, items in {**lists, "[it's, b's]": ["it's", "b's"], '["a': ['["a']}.items():
+        assert load(recipe, RECIPE, f"parts.lora.modules={text}").parts.lora.modules == items
+        assert [entry.path for entry in load(recipe, RECIPE, f"data.train={text}").data.train] == items
 
 
 @pytest.mark.parametrize(
