@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finetune.core.config import Recipe
 from finetune.core.errors import ModelError
-from finetune.core.model_limits import ModelLimits, read_limits
+from finetune.core.model_limits import ModelLimits
 from finetune.core.run_dir import RunDir
 from finetune.exporting import adaptation, engine_checks
 from finetune.exporting.adaptation import Adaptation
@@ -60,13 +60,17 @@ def check_adapter_target(folder: Path) -> None:
 
 
 def write_adapter(
-    folder: Path, config: LoraConfig, tensors: dict[str, Tensor], recipe: Recipe, run: RunDir, base: Path
-) -> ModelLimits:
-    """Writes everything except the model card; returns the limits of the adapted model."""
+    folder: Path,
+    config: LoraConfig,
+    tensors: dict[str, Tensor],
+    recipe: Recipe,
+    run: RunDir,
+    base: Path,
+    limits: ModelLimits,
+) -> None:
+    """Writes everything except the model card."""
     config.base_model_name_or_path, config.revision = base_name(recipe, base)
     config.inference_mode = True
     config.save_pretrained(str(folder))
     write_tensors(tensors, folder / ADAPTER_WEIGHTS)
-    limits = read_limits(base).after_training(recipe.model.instruction, run.done("train"))
     Adaptation.of_run(recipe, run, limits).write(folder)
-    return limits

@@ -32,9 +32,7 @@ def trained_outputs(
         ModelError: the merged logits differ by more than `export.tolerance`.
         CheckpointError: there is no adapter, or it does not fit the base.
     """
-    model = load_as_stored(recipe.model.base, base, recipe.model.revision)
-    load_adapter(model, best, keep_float32=True)
-    compute_in_float32(model)
+    model = trained_model(recipe, best, base)
     instruction, decoding = recipe.model.instruction, replace(recipe.decode, decoder="greedy")
     tokens = [list(item.tokens) for item in recognize(model, clips, instruction, decoding)]
     trained = Outputs(tokens, target_logits(model, clips, instruction, tokens))
@@ -49,6 +47,14 @@ def trained_outputs(
     del model
     gc.collect()  # the next model must find the memory free
     return trained
+
+
+def trained_model(recipe: Recipe, best: Path, base: Path) -> SpeechModel:
+    """The base with its adapter, which is not merged; it computes in float32. Raises CheckpointError."""
+    model = load_as_stored(recipe.model.base, base, recipe.model.revision)
+    load_adapter(model, best, keep_float32=True)
+    compute_in_float32(model)
+    return model
 
 
 def _merge_when_used(model: SpeechModel, weights: TrainedWeights) -> None:

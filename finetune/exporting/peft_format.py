@@ -3,6 +3,7 @@
 LoRA stays LoRA. Modules that trained in full are complete in `modules_to_save`, with the buffers of the base.
 """
 
+import gc
 import logging
 from copy import copy
 from pathlib import Path
@@ -26,7 +27,8 @@ from finetune.exporting.adapter_folder import (
 )
 from finetune.exporting.card.usage import PROMPT_ABOVE
 from finetune.exporting.card.write import write_adapter_card
-from finetune.exporting.merge import trained_outputs
+from finetune.exporting.limits import exported_limits
+from finetune.exporting.merge import trained_model, trained_outputs
 from finetune.exporting.plain_peft import python_code
 from finetune.exporting.save import base_folder, staged_folder
 from finetune.exporting.trained_weights import TrainedWeights
@@ -75,10 +77,12 @@ def export_peft(recipe: Recipe, run: RunDir, folder: Path, run_process: RunProce
     log.info("computing the transcripts of the trained model for %s", count(len(clips), "clip"))
     with task("compare", 2 * seconds_of(clips)):
         trained = trained_outputs(recipe, run.best, base, clips)
+    limits = exported_limits(recipe, run, base, trained_model(recipe, run.best, base))
+    gc.collect()  # the new process must find the memory free
     with staged_folder(folder) as staged:
         config, tensors = peft_adapter(weights)
         name, revision = base_name(recipe, base)
-        limits = write_adapter(staged, config, tensors, recipe, run, base)
+        write_adapter(staged, config, tensors, recipe, run, base, limits)
         log.info("loading the adapter with PEFT in a new process, and comparing it on the same clips")
         opened = Opened(recipe.model.base, str(base), recipe.model.revision, str(staged))
         loaded = reopen(opened, recipe, run, clips, trained.tokens, run_process)

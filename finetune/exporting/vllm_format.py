@@ -11,6 +11,7 @@ from torch import Tensor
 from finetune.core.config import PartsSection, Recipe
 from finetune.core.errors import ModelError
 from finetune.core.files import replace_folder
+from finetune.core.model_limits import read_limits
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adapter_folder import (
     AdapterResult,
@@ -65,8 +66,9 @@ def export_vllm_lora(recipe: Recipe, run: RunDir, folder: Path) -> AdapterResult
         max_rank=max_lora_rank(config.r),
         prompt_above=PROMPT_ABOVE,
     )
+    limits = read_limits(base).after_training(recipe.model.instruction, run.done("train"))
     with staged_folder(folder, keep=False) as staged:
-        limits = write_adapter(staged, config, tensors, recipe, run, base)
+        write_adapter(staged, config, tensors, recipe, run, base, limits)
         write_adapter_card(staged, recipe, run, base, limits, how)
         replace_folder(staged, folder)
     log.info("exported to %s", folder)

@@ -23,8 +23,11 @@ from transformers import GraniteSpeechForConditionalGeneration
 from finetune import partial_runs
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
+from finetune.core.model_limits import read_limits
 from finetune.core.run_dir import RunDir
 from finetune.data.manifest import Utterance, write_manifest
+from finetune.evaluation.no_speech import calibrate_no_speech
+from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.adapter_folder import base_name
 from finetune.exporting.merge import trained_outputs
 from finetune.exporting.peft_format import UNCHANGED, ZERO_LORA, export_peft
@@ -68,6 +71,7 @@ def make(model: Callable[[], SpeechModel], clips: list[Utterance], nano: Path, t
         perturb(granite)
         save_adapter(granite, adapted, run.best)
         write_manifest(run.manifest("test"), clips[:2])
+        write_manifest(run.manifest("valid"), clips[:2])
         settings = {
             "name": "run",
             "runs": str(tmp_path),
@@ -162,6 +166,16 @@ def test_the_self_check_of_the_readme_tells_the_adapter_from_the_base(make: Make
         assert torch.allclose(
             torch.tensor(json.loads(output.getvalue())), torch.tensor(json.loads(expected)), atol=2e-3
         )
+
+
+def test_the_adapter_has_the_no_speech_threshold_of_the_trained_model(
+    make: Make, clips: list[Utterance], tmp_path: Path
+) -> None:
+    made = make(CASES["all parts"])
+    export_peft(made.recipe, made.run, tmp_path / "peft", InThisProcess())
+    own = calibrate_no_speech(made.model, clips[:2], 240, made.recipe.seed).threshold
+    limits = Adaptation.read(tmp_path / "peft").limits
+    assert limits.no_speech == pytest.approx(own, abs=0.002) != read_limits(made.recipe.model.base).no_speech
 
 
 def test_a_self_check_that_cannot_show_the_adapter_says_so(make: Make, tmp_path: Path) -> None:
