@@ -197,15 +197,9 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
 
 
 def _decode_terms(terms: Sequence[str]) -> Iterator[str]:
-    """Terms that the CTC head cannot find; digits are in its alphabet, but the base writes numbers in words."""
+    """Terms that the CTC head cannot find."""
     if warning := unwritable_warning(terms):
         yield f"decode.terms: {warning}"
-    if digits := [term for term in terms if any(map(str.isdigit, term))]:
-        shown = ", ".join(map(repr, digits[:SHOWN])) + (", ..." if len(digits) > SHOWN else "")
-        yield (
-            f"decode.terms: {count(len(digits), 'term')} {verb(len(digits), 'has', 'have')} digits ({shown}); write "
-            "numbers as they are spoken, because the base does"
-        )
 
 
 def _memory(facts: PlanFacts) -> Iterator[str]:

@@ -133,8 +133,8 @@ def test_terms_with_little_support(small: Callable[..., Recipe], tmp_path: Path)
 def test_terms_that_the_ctc_head_cannot_find_are_named(small: Callable[..., Recipe]) -> None:
     hints = check_recipe(small(decode={"terms": ["aspirin", "аспирин", "aspirin 100"]})).hints
     assert [line.partition(": ")[2] for line in hints if line.startswith("decode.terms")] == [
-        "1 keyword has no effect by the CTC head, which cannot write most of the letters: 'аспирин'",
-        "1 term has digits ('aspirin 100'); write numbers as they are spoken, because the base does",
+        "1 keyword has no effect by the CTC head, which cannot write most of the letters: 'аспирин'; 1 keyword has an "
+        "effect only if the CTC head writes digits; write numbers as they are spoken: 'aspirin 100'"
     ]
 
 
