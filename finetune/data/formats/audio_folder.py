@@ -15,6 +15,7 @@ from finetune.data.audio_suffixes import AUDIO_SUFFIXES
 from finetune.data.cells import cell_seconds
 from finetune.data.formats import annotations
 from finetune.data.formats.audio_names import AudioNames, is_audio
+from finetune.data.formats.json_rows import check_rows
 from finetune.data.formats.metadata_folder import check_splits
 from finetune.data.formats.subtitles import parse_timed_text, without_speakers
 from finetune.data.formats.tables import JSON, TABLES
@@ -147,7 +148,10 @@ def _check(folder: Path, links: str) -> None:
     own_tables = [name for name in tables if not any((folder / name).with_suffix(s).exists() for s in AUDIO_SUFFIXES)]
     if tables := own_tables or ([] if number else tables):
         names = f"tables {', '.join(tables)}; give one of them, such as" if tables[1:] else f"table {tables[0]}; give"
-        raise DataError(f"{folder}: the folder has the {names} {folder / most_probable(map(Path, tables))[0]}")
+        table = folder / most_probable(map(Path, tables))[0]
+        if table.suffix.lower() == ".json":
+            check_rows(table)
+        raise DataError(f"{folder}: the folder has the {names} {table}")
     if not number and has_transcript and _has_audio_elsewhere(folder):
         return
     if not number:

@@ -15,6 +15,14 @@ from finetune.data.row import Row
 from finetune.data.text_lines import TextLines, read_text, text_encoding
 
 MAX_OBJECT = 200_000_000  # bytes of a file that is read as one object, for a message
+OTHER_CORPORA = {  # by a key of their objects
+    "audios": "for GigaSpeech, `lhotse prepare gigaspeech` writes recordings and supervisions, which are read",
+    "utts": "for ESPnet, give the folder of Kaldi (wav.scp and text) from which it was made: it has features, not audio",
+}
+ONE_OBJECT = (
+    "write one object with audio_filepath and text for each clip. If a speech recognizer wrote the file, export "
+    "subtitles (talk.srt) there"
+)
 
 
 class JsonLines(LineRows):
@@ -39,15 +47,23 @@ def read_json(path: Path) -> RawRows:
     Raises:
         DataError: the file cannot be read, or is a list of anything else than objects. JSON Lines raise when iterated.
     """
+    return StoredRows(_list_rows(path)) if _first_line_of_rows(path).startswith("[") else JsonLines(path)
+
+
+def check_rows(path: Path) -> None:
+    """Raises DataError if a file is one JSON object, and no row."""
+    _first_line_of_rows(path)
+
+
+def _first_line_of_rows(path: Path) -> str:
     lines = (line for line in TextLines(path) if line.strip())
     first, is_alone = next(lines, ""), next(lines, None) is None
     if first.lstrip().startswith("{") and (names := _keys_of_object(path, first, is_alone)):
         raise DataError(
-            f"{path}: one JSON object with the keys {shown(', '.join(names))}, not a list of rows; write one object "
-            "with audio_filepath and text for each clip. If a speech recognizer wrote the file, export "
-            "subtitles (talk.srt) there"
+            f"{path}: one JSON object with the keys {shown(', '.join(names))}, not a list of rows; "
+            f"{next((cure for key, cure in OTHER_CORPORA.items() if key in names), ONE_OBJECT)}"
         )
-    return StoredRows(_list_rows(path)) if first.lstrip().startswith("[") else JsonLines(path)
+    return first.lstrip()
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
