@@ -17,7 +17,7 @@ from finetune.data.text_lines import TextLines, read_text, text_encoding
 MAX_OBJECT = 200_000_000  # bytes of a file that is read as one object, for a message
 OTHER_CORPORA = {  # by a key of their objects
     "audios": "for GigaSpeech, `lhotse prepare gigaspeech` writes recordings and supervisions, which are read",
-    "utts": "for ESPnet, give the folder of Kaldi (wav.scp and text) from which it was made: it has features, not audio",
+    "utts": "for ESPnet, give the folder of Kaldi (wav.scp, text) from which it was made: it has features, not audio",
 }
 ONE_OBJECT = (
     "write one object with audio_filepath and text for each clip. If a speech recognizer wrote the file, export "
