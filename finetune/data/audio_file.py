@@ -22,6 +22,7 @@ from finetune.data.audio_readers import TOLERANCE, ArrayReader, FilePieces, Join
 from finetune.data.audio_source import AudioSource, Parts, SourceCache, audio_source
 from finetune.data.mpeg import MpegPart, find_parts, is_mpeg
 from finetune.data.ogg import find_links
+from finetune.data.stated_size import check_size
 from finetune.data.wav import check_wav_size, data_chunk
 
 MIN_SOURCE_RATE, MAX_SOURCE_RATE = 4_000, 384_000  # Hz; outside this range the header is damaged
@@ -108,6 +109,7 @@ def _first_bytes(source: AudioSource) -> bytes:
         with closing(source.open()) as raw:
             head = raw.read(64)
             check_wav_size(raw, source)
+            check_size(raw, source)
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error})") from error
     if head.startswith(b"version https://git-lfs"):

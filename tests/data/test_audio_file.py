@@ -308,6 +308,24 @@ def test_a_wav_with_more_audio_than_its_header_states_is_refused(tmp_path: Path)
         assert len(load_audio(path)) == half // 2
 
 
+@pytest.mark.parametrize("form", ["AIFF", "AU", "CAF", "W64", "RF64", "NIST"])
+def test_a_file_that_is_smaller_than_its_header_states_is_truncated(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.audio"
+    soundfile.write(path, speechlike(2, 16_000), 16_000, "PCM_16", format=form)
+    complete = path.read_bytes()
+    assert len(load_audio(path)) == 32_000
+    path.write_bytes(complete[:40_000])
+    with pytest.raises(DataError, match=r"truncated: the header states 6\d+ bytes, but the file has 40000"):
+        load_audio(path)
+
+
+def test_the_size_of_a_stream_is_not_known(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.au", speechlike(2, 16_000), 16_000)
+    content = (tmp_path / "a.au").read_bytes()
+    (tmp_path / "a.au").write_bytes(content[:8] + b"\xff" * 4 + content[12:])
+    assert len(load_audio(tmp_path / "a.au")) == 32_000
+
+
 def test_wav_files_that_were_joined_byte_by_byte_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     for frames in (16_000, 16_001):
