@@ -33,7 +33,7 @@ from finetune.version import __version__
 log = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
-RESULTS_VERSION = 2  # of the results of blocks; increased when the checks of a row change
+RESULTS_VERSION = 3  # of the results of blocks; increased when the checks of a row change
 _TOKEN_NAMES = (  # of Granite's tokenizer
     "audio end_of_text pad unk start_of_role end_of_role tool_call start_of_cite end_of_cite start_of_plugin "
     "end_of_plugin fim_prefix fim_middle fim_suffix fim_pad filename reponame unused_1"

@@ -43,6 +43,7 @@ ADVICE = {
     "transcript cleaned": "The cleaned transcript is used. No action is needed.",
     "encoding errors in transcript": "The transcript stays unchanged. Export it as UTF-8 without HTML entities.",
     "credit of subtitles": "Remove the rows: the model learns to write such a line where nobody speaks.",
+    "speaker in transcript": "Remove the names from the transcripts: the model learns to write them.",
     "several channels": "If a transcript belongs to one channel, give its number in a column `channel`.",
     "late audio": "If the times count from the video, subtract the difference; the toolkit counts from the audio.",
     "gap in audio": "Convert it: ffmpeg -i IN -vn -af aresample=async=1 OUT.wav (times of players count the gap).",

@@ -23,6 +23,7 @@ from finetune.data.cells import (
     shown,
 )
 from finetune.data.downmix import describe_mix
+from finetune.data.local_speakers import LOCAL
 from finetune.data.manifest import KEYS, MAX_TEXT, PROMPT_COLUMNS, VERSION_KEY, Utterance
 from finetune.data.problems import Finding
 from finetune.data.row import Row
@@ -32,6 +33,7 @@ from finetune.data.tags import strip_tags
 
 MOJIBAKE = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # such as "Ã©" for "é"
 CONTROL_TOKEN = re.compile(r"<\s*\|\s*([\w\s]+?)\s*\|\s*>")  # such as <|audio|>, also with spaces
+SPEAKER_LABEL = re.compile(r"[\[(]?([\w .-]{1,20}?)[\])]?\s?:\s")  # such as "Agent: hello"
 SPREADSHEET_ERRORS = ("#NAME?", "#N/A", "#NV", "#REF!", "#VALUE!", "#WERT!", "#DIV/0!", "#NULL!", "#NUM!", "#ZAHL!")
 OTHER_MODEL = re.compile(r"(?:language \w+)?<asr_text>")  # Qwen3-ASR: "language English<asr_text>words"
 
@@ -198,6 +200,8 @@ def text_warnings(row: Row, original: Utterance, utterance: Utterance, audio: Au
             findings.append(Finding("bar in keyword", detail))
     if MOJIBAKE.search(text) or html.unescape(text) != text:
         findings.append(Finding("encoding errors in transcript", f"mojibake or HTML entities: {text[:60]!r}"))
+    if (label := SPEAKER_LABEL.match(text)) and LOCAL.fullmatch(label[1]) and not label[1].isdigit():
+        findings.append(Finding("speaker in transcript", f"{label[1]!r} before the words of {text[:60]!r}"))
     if is_credit(text):
         findings.append(Finding("credit of subtitles", f"nobody speaks {text[:60]!r}"))
     if not text:

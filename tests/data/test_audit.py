@@ -317,6 +317,17 @@ def test_credits_of_subtitles_in_a_table_are_a_warning(tmp_path: Path) -> None:
     assert kinds(result.warnings) == ["credit of subtitles"] and not result.dropped
 
 
+@pytest.mark.parametrize("name", ["Agent:", "SPEAKER_00:", "[Speaker 2]:", "caller :", "Q:"])
+def test_a_speaker_before_the_words_is_a_warning(tmp_path: Path, name: str) -> None:
+    result = check({"audio_filepath": write_noise(tmp_path, "a.wav"), "text": f"{name} hello there"})
+    assert kinds(result.warnings) == ["speaker in transcript"] and not result.dropped
+
+
+@pytest.mark.parametrize("text", ["10: 15", "note: buy milk", "we met: agent: bob", "agent:bob", "agent"])
+def test_other_words_before_a_colon_are_no_speaker(tmp_path: Path, text: str) -> None:
+    assert not check({"audio_filepath": write_noise(tmp_path, "a.wav"), "text": text}).warnings
+
+
 @pytest.mark.parametrize(
     ("raw", "clean"),
     [
