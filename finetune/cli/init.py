@@ -4,15 +4,16 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers
-from finetune.core.errors import DataError
+from finetune.core.errors import DataError, FinetuneError
 from finetune.core.goals import GOALS
+from finetune.core.keyword_list import term_list
 from finetune.core.terminal import visible
 from finetune.core.wording import count, length_text, verb
 
@@ -69,24 +70,14 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     from finetune.planning.new_recipe import DEFAULT_MODEL, recipe_text
 
     answers = Answers(args, None if args.yes else ask)
-    source = answers.get("source", "")
-    if not source:
-        raise DataError("pass a corpus: finetune init SOURCE, such as a folder of clips or a table")
-    goal = answers.get("goal", NONE, GOALS)
-    model, terms = answers.get("model", DEFAULT_MODEL), answers.get("terms", NONE)
-    name = answers.get("name", default_name(source))
+    source = answers.get("source", "", _check_source)
+    goal = answers.get("goal", NONE, _check_goal)
+    model, terms = answers.get("model", DEFAULT_MODEL, check_spelling), answers.get("terms", NONE, _check_terms)
+    name = answers.get("name", default_name(source), _check_name)
     recipe, folder = Path(f"{name}.yaml"), Path(name)
-    if not NAME.fullmatch(name):
-        raise DataError(f"--name {name!r}: use letters, digits, - and _")
-    for path in (recipe, folder):
-        if path.exists():
-            raise DataError(f"{path}: exists; choose another --name")
     terms = "" if terms == NONE else terms
-    if terms and not Path(terms).is_file():
-        raise DataError(f"{terms}: no such file; --terms is a text file with one term in each line")
-    check_spelling(model)
-    for corpus in filter(None, (source, args.canary)):
-        preview_rows(corpus)
+    if args.canary:
+        preview_rows(args.canary)
     blocks = read_config(model).encoder_config.num_layers if Path(model).is_dir() else None
     train = write_splits(source, folder)
     translation = translation_column(train[0])
@@ -101,6 +92,35 @@ def run(args: argparse.Namespace, ask: Ask | None) -> int:
     recipe.write_text(recipe_text(new), encoding="utf-8")
     print(visible(f"{recipe}: written; next:\n  finetune check {recipe}\n  finetune run {recipe}"))
     return 0
+
+
+def _check_source(source: str) -> None:
+    from finetune.data.corpora import preview_rows
+
+    if not source:
+        raise DataError("pass a corpus: finetune init SOURCE, such as a folder of clips or a table")
+    preview_rows(source)
+
+
+def _check_goal(goal: str) -> None:
+    if goal not in (*GOALS, NONE):
+        raise DataError(f"choose one of {', '.join(GOALS)}, or {NONE}")
+
+
+def _check_terms(terms: str) -> None:
+    if terms in (NONE, ""):
+        return
+    if not Path(terms).is_file():
+        raise DataError(f"{terms}: no such file; --terms is a text file with one term in each line")
+    term_list(terms)
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise DataError(f"--name {name!r}: use letters, digits, - and _")
+    for path in (Path(f"{name}.yaml"), Path(name)):
+        if path.exists():
+            raise DataError(f"{path}: exists; choose another --name")
 
 
 def translation_column(first: "Utterance") -> str:
@@ -118,22 +138,24 @@ class Answers:
     def __init__(self, args: argparse.Namespace, ask: Ask | None) -> None:
         self.args, self.ask = args, ask
 
-    def get(self, name: str, default: str, allowed: Collection[str] = ()) -> str:
-        """A value; an answer that is not allowed is asked again."""
+    def get(self, name: str, default: str, check: Callable[[str], object]) -> str:
+        """A value; an answer that `check` refuses is asked again. Raises the errors of `check` for other values."""
         given: str | None = getattr(self.args, name)
-        if given is not None:
-            return given
-        if self.ask is None:
-            return default
+        if given is not None or self.ask is None:
+            check(value := default if given is None else given)
+            return value
         while True:
             question = f"{QUESTIONS[name]} [{default}]: " if default else f"{QUESTIONS[name]}: "
             try:
                 answer = self.ask(question).strip() or default
             except EOFError as error:
                 raise DataError("the input ended before the last answer; pass arguments, or --yes") from error
-            if not allowed or answer in (*allowed, NONE):
+            try:
+                check(answer)
+            except FinetuneError as error:
+                print(visible(str(error)))
+            else:
                 return answer
-            print(f"choose one of {', '.join(allowed)}, or {NONE}")
 
 
 def default_name(source: str) -> str:

@@ -77,6 +77,30 @@ def test_five_answers_give_a_recipe_that_check_takes(clips: Path, capsys: pytest
     assert " 0.00 h" not in printed and "0 minutes" not in printed
 
 
+def test_a_wrong_answer_is_asked_again_at_once(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clips.parent / "terms.txt").write_text("sentence\n")
+    (clips.parent / "table.txt").write_text("sentence;2\n")
+    (clips.parent / "taken").mkdir()
+    given = (
+        "",
+        "gone.csv",
+        str(clips),
+        "none",
+        "./nano",
+        str(MODEL),
+        "gone.txt",
+        "table.txt",
+        "terms.txt",
+        "taken",
+        "x",
+    )
+    assert run([], answers(*given)) == 0 and Path("x.yaml").is_file()
+    printed = capsys.readouterr().out
+    for message in ("pass a corpus", "gone.csv: ", "./nano: no such folder", "gone.txt: no such file", "semicolon"):
+        assert message in printed
+    assert "taken: exists; choose another --name" in printed
+
+
 def test_a_model_that_is_neither_a_folder_nor_a_hub_name_is_refused(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
