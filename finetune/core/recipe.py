@@ -38,7 +38,17 @@ USUAL_NAMES = {
     "batch_size": "train.batch_seconds",
     "gradient_accumulation_steps": "train.accumulation",
     "num_train_epochs": "train.epochs",
+    "max_steps": "train.epochs",
+    "save_steps": "machine.checkpoint_every",
+    "eval_steps": "train.evaluate_every",
+    "early_stopping_patience": "train.patience",
+    "report_to": "machine.trackers",
+    "precision": "model.dtype",
+    "beam_size": "decode.num_beams",
+    "hotwords": "decode.terms",
+    "babble": "augment.noise",
 }
+OTHER_SECTION = 0.8  # least similarity of a suggested name from another section
 PATHS = ("runs", "model.base", "data.terms")  # where `~` is the home directory, as in paths of corpora
 
 
@@ -220,19 +230,28 @@ def _nearest(key: str, known: list[str]) -> str | None:
     """The known key that is most similar to an unknown key; compares full keys first, then their last parts."""
     names = {name.rpartition(".")[2]: name for name in reversed(known)}
     key = key[:MAX_SHOWN]
-    if usual := USUAL_NAMES.get(key.rpartition(".")[2]):
-        return usual
+    place, _, last = key.rpartition(".")
+    if usual := USUAL_NAMES.get(last):
+        own = f"{place}.{usual.rpartition('.')[2]}"
+        return own if own in known else usual
     full_matches = difflib.get_close_matches(key, known, 1, 0.8)
     if full_matches:
         return full_matches[0]
+    section = f"{key.partition('.')[0]}."
+    sections = {f"{name.partition('.')[0]}." for name in known}
 
     def similarity(name: str) -> tuple[float, float]:
         """That of the last parts; that of the full keys decides between equal ones."""
-        parts = difflib.SequenceMatcher(None, name, key.rpartition(".")[2]).ratio()
+        parts = difflib.SequenceMatcher(None, name, last).ratio()
         return parts, difflib.SequenceMatcher(None, names[name], key).ratio()
 
-    last_matches = difflib.get_close_matches(key.rpartition(".")[2], names, 5, 0.6)
-    return names[max(last_matches, key=similarity)] if last_matches else None
+    def is_near(name: str) -> bool:
+        """A name of another section must be more similar, or be a word of the key, as in `train.lora_rank`."""
+        own = section not in sections or names[name].startswith(section)
+        return own or name in last.split("_") or similarity(name)[0] >= OTHER_SECTION
+
+    near = [name for name in difflib.get_close_matches(last, names, 5, 0.6) if is_near(name)]
+    return names[max(near, key=similarity)] if near else None
 
 
 def _validate(raw: dict[str, RawValue], source: str) -> Recipe:

@@ -204,6 +204,11 @@ def test_set_refuses_corpora_that_are_not_right(recipe: Path, value: str, proble
         ("nam", "name"),
         ("lr", "train.learning_rate"),
         ("train.batch_size", "train.batch_seconds"),
+        ("decode.batch_size", "decode.batch_seconds"),
+        ("parts.lora.lr", "parts.lora.learning_rate"),
+        ("train.max_steps", "train.epochs"),
+        ("train.num_workers", "machine.workers"),
+        ("augment.babble", "augment.noise"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_key(recipe: Path, key: str, near: str) -> None:
@@ -212,7 +217,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_key(recipe: Path, key:
 
 
 def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe: Path) -> None:
-    assert refusal(recipe, RECIPE + "zzz: 1\n") == f"{recipe}:5: unknown key 'zzz'"
+    for key in ("zzz", "augment.pitch", "train.deepspeed", "train.betas", "data.speakers"):
+        assert refusal(recipe, RECIPE + f"{key}: 1\n") == f"{recipe}:5: unknown key '{key}'"
     for key in ("machine.device", "train.gpus", "device"):
         message = refusal(recipe, RECIPE, f"{key}=cuda")
         assert "CUDA_VISIBLE_DEVICES=1" in message and "did you mean" not in message
