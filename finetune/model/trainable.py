@@ -149,8 +149,8 @@ def open_parts(model: SpeechModel, parts: TrainableParts) -> PeftModel | None:
         raise ModelError(f"parts.language_model.layers: {parts.llm_layers}, but the language model has only {layers}")
     if parts.encoder.mode != "frozen" and parts.encoder_blocks > blocks:
         raise ModelError(
-            f"parts.encoder.blocks: {parts.encoder_blocks}, but the encoder has only {blocks}; set at most that, "
-            "also if train.goal chose the number"
+            f"parts.encoder.blocks: {parts.encoder_blocks}, but the encoder has only {blocks}; set "
+            "parts.encoder.blocks: all or at most that, also if train.goal chose the number"
         )
     if parts.lm_head and model.lm_head.weight is model.language_model.get_input_embeddings().weight:
         raise ModelError(

@@ -114,7 +114,10 @@ def test_an_empty_list_of_modules_is_named_with_the_setting_for_no_lora(model: L
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (replace(NOTHING, encoder=FULL, encoder_blocks=99), r"parts\.encoder\.blocks: 99, but the encoder has only 6"),
+        (
+            replace(NOTHING, encoder=FULL, encoder_blocks=99),
+            r"parts\.encoder\.blocks: 99, but the encoder has only 6; set parts\.encoder\.blocks: all",
+        ),
         (replace(NOTHING, encoder=PartSpec("lora", 2, 4.0), encoder_blocks=99), r"parts\.encoder\.blocks: 99"),
         (replace(NOTHING, llm_layers=99), r"parts\.language_model\.layers: 99, but the language model has only 5"),
         (replace(LORA, llm_layers=5), r"parts\.language_model\.layers: all 5 .* set parts\.lora\.rank to 0"),
