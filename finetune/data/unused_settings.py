@@ -10,7 +10,7 @@ from finetune.core.errors import DataError
 from finetune.core.model_limits import read_limits
 from finetune.core.wording import count
 from finetune.data.cells import cell_keywords, cell_speaker, cell_text, clean_text
-from finetune.data.manifest import KEYS, Utterance
+from finetune.data.manifest import KEYS, PROMPT_COLUMNS, Utterance
 from finetune.data.row import Row
 from finetune.data.row_checks import prompt_columns, stated_weight
 from finetune.metrics.hallucination import false_keywords
@@ -19,7 +19,12 @@ from finetune.metrics.terms import column_terms, read_terms, term_recall
 
 DEFAULT_GROUPS = EvaluateSection().groups
 BATCH = 2048  # transcripts
-ROW_COLUMNS = ("speaker", "language")  # columns of the manifest's own keys that can be groups
+ROW_COLUMNS = (
+    "speaker",
+    "language",
+    "channel",
+    *PROMPT_COLUMNS,
+)  # columns of the manifest's own keys that can be groups
 
 
 def text_of_row(row: Row) -> Utterance:
@@ -33,7 +38,7 @@ def text_of_row(row: Row) -> Utterance:
         language=cell_text(values.get("language")),
         speaker=cell_speaker(values.get("speaker")),
         keywords=tuple(cell_keywords(values.get("keywords"))),
-        extra={key: value for key, value in values.items() if key not in KEYS},
+        extra={key: value for key, value in values.items() if key not in KEYS or key == "channel"},
         sampling_weight=stated_weight(row),
     )
     return replace(item, **prompt_columns(row))
@@ -73,7 +78,7 @@ def _keywords(recipe: Recipe, with_keywords: Collection[str]) -> Iterator[str]:
 
 
 def _groups(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
-    filled = {name for name in ROW_COLUMNS if any(getattr(item, name) for item in test)}
+    filled = {name for name in ROW_COLUMNS if any(getattr(item, name) not in (None, "") for item in test)}
     columns = {name for item in test for name in item.extra} | {*ROW_COLUMNS}
     filled |= {name for item in test for name, value in item.extra.items() if value not in (None, "")}
     if len(recipe.data.test) > 1:

@@ -134,6 +134,7 @@ def clip_of(item: Utterance, instruction: str, measure_audio: bool, load_audio: 
     extra = {key: group_name(value) for key, value in item.extra.items()}
     columns = {"speaker": item.speaker, "language": item.language, **extra}
     columns |= {name: value for name in PROMPT_COLUMNS if (value := getattr(item, name))}
+    columns |= {"channel": str(item.channel)} if item.channel is not None else {}
     measures, (language, target) = {"duration": item.duration}, languages_of(item)
     if measure_audio:
         wave = load_audio(item)

@@ -203,7 +203,9 @@ def test_rows_without_words_and_control_tokens_are_dropped(
     assert [problem["kind"] for problem in read_json(run.problems)["train"]["dropped"]] == [kind]
 
 
-def test_files_with_several_channels_are_named(corpora: Corpora, tmp_path: Path) -> None:
+def test_files_with_several_channels_are_named(
+    corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     sides = np.random.default_rng(3).uniform(-0.3, 0.3, (32_000, 2))
     soundfile.write(tmp_path / "call.wav", sides, 16_000)
     call = {"audio_filepath": str(tmp_path / "call.wav"), "text": "hello"}
@@ -214,8 +216,12 @@ def test_files_with_several_channels_are_named(corpora: Corpora, tmp_path: Path)
     prepare(recipe, run)
     kinds = {problem["id"]: problem["kind"] for problem in read_json(run.problems)["test"]["warnings"]}
     assert kinds["call"] == "several channels"
-    chosen = corpora(test=[{"id": "call", "channel": 1, **call}])
+    chosen = corpora(test=[{"id": "call", "channel": "right", **call}])
     assert not [text for text in preview_corpora(chosen) if "channels" in text]
+    grouped = chosen.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"groups": ["channel"]})})
+    with caplog.at_level(logging.WARNING):
+        prepare(grouped, RunDir(tmp_path / "grouped"))
+    assert not [text for text in [*preview_corpora(grouped), *caplog.messages] if "evaluate.groups" in text]
 
 
 def test_settings_without_effect_are_named(corpora: Corpora, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -311,3 +311,8 @@ def test_values_that_look_the_same_are_one_group() -> None:
     clips = [clip_of(Utterance("u", "a", 1.0, "x", extra={"site": value}), "", False) for value in values]
     names = [clip.columns["site"] for clip in clips]
     assert names == ["Zo\u00e9", "Zo\u00e9", "1", "1", "", "", "a b", "True"]
+
+
+@pytest.mark.parametrize(("channel", "name"), [(0, "0"), (1, "1"), (None, "")])
+def test_the_channel_of_a_clip_is_a_column_for_groups(channel: int | None, name: str) -> None:
+    assert clip_of(Utterance("u", "a", 1.0, "x", channel=channel), "", False).columns.get("channel", "") == name
