@@ -11,6 +11,7 @@ GOALS: dict[str, dict[str, str]] = {
         "augment.speed": "0.1",
         "augment.mel_mask": "10",
         "augment.time_mask": "8",
+        "augment.no_speech": "0.05",
     },
     "accent": {
         "parts.projector.mode": "full",
@@ -18,6 +19,7 @@ GOALS: dict[str, dict[str, str]] = {
         "augment.speed": "0.1",
         "augment.mel_mask": "12",
         "augment.time_mask": "12",
+        "augment.no_speech": "0.05",
     },
     "domain": {
         "parts.projector.mode": "full",

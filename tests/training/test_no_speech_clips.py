@@ -166,5 +166,5 @@ def test_a_changed_noise_folder_is_refused_at_resume(trained: Trained, tiny: Tin
         Trainer(recipe, run)
 
 
-def test_goals_that_change_the_encoder_for_new_sound_teach_silence() -> None:
-    assert [goal for goal, preset in GOALS.items() if "augment.no_speech" in preset] == ["domain", "language", "full"]
+def test_every_goal_teaches_silence() -> None:
+    assert {preset["augment.no_speech"] for preset in GOALS.values()} == {"0.05"}
