@@ -61,7 +61,7 @@ def load_and_move(load: Callable[..., Any]) -> Callable[..., Any]:
     return load_weights
 
 
-def record_again(run: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
+def record_again(run: Callable[[], Any], _: Any) -> tuple[Callable[[], Any], Any]:
     """A recorded pass that is computed again by each replay."""
     run()
     result = run().clone()

@@ -16,7 +16,7 @@ from finetune.model.packed_llm import KeyValueCache, PackedPositions, forward_pa
 
 Module = Any  # transformers' modules; torch would give each of their attributes the type Tensor | Module
 Run = Callable[[], Tensor]
-Recorder = Callable[[Run], tuple[Callable[[], object], Tensor]]  # see `record_cuda_graph`
+Recorder = Callable[[Run, torch.device], tuple[Callable[[], object], Tensor]]  # see `record_cuda_graph`
 
 WIDTHS = (1, 2, 4, 8, 16, 32)  # new tokens of a row in a recorded pass
 SLOT_STEP = 128  # the slots of a row are a multiple of this
@@ -30,20 +30,21 @@ class RecordedPass(NamedTuple):
     hidden: Tensor  # (B * K, H), overwritten by each replay
 
 
-def record_cuda_graph(run: Run) -> tuple[Callable[[], object], Tensor]:
+def record_cuda_graph(run: Run, device: torch.device) -> tuple[Callable[[], object], Tensor]:
     """Records the kernels of `run`, which is called twice: once to let libraries allocate their memory.
 
     Returns:
         A function that starts the kernels again, and the tensor that they write.
     """
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = run()
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = run()
     return graph.replay, result
 
 
@@ -140,7 +141,7 @@ class PassGraphs:
             embeds = self._llm.get_input_embeddings()(static[0])
             return forward_packed(self._llm, embeds, positions, cache)
 
-        recorded = RecordedPass(static, *self._record(run))
+        recorded = RecordedPass(static, *self._record(run, device))
         self._passes[size, width, slots] = recorded
         return recorded
 

@@ -25,7 +25,7 @@ LIMIT = 20
 LONG = 1  # a clip whose text is longer than one token
 
 
-def repeat(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+def repeat(run: Callable[[], Tensor], _: torch.device) -> tuple[Callable[[], object], Tensor]:
     """Records a pass without a GPU: a replay runs it again, with the same memory for its result."""
     run()
     result = run().clone()
@@ -156,7 +156,7 @@ def test_a_larger_batch_gets_more_memory(
 def test_no_pass_waits_for_the_gpu() -> None:
     """A tensor on the meta device has no values, so a step that reads one on the host, or needs a copy, is an error."""
     meta = on_meta(read_config(str(NANO)), "meta")
-    graphs = PassGraphs(meta.language_model, lambda run: (run, run()))
+    graphs = PassGraphs(meta.language_model, lambda run, _: (run, run()))
     graphs._memory = graphs._memory.to("meta")
     with torch.inference_mode():
         for rows in ([[1]], [[1, 2, 3], [4]], [[5]] * 7):
