@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -206,6 +207,8 @@ def _from_header(row: Row) -> float:
         if is_fetched(path):
             with open_audio(path) as file:
                 seconds = file.frames / file.samplerate
+        elif not os.path.isfile(path):  # to open a pipe waits for its writer
+            return math.nan
         else:
             seconds = float(soundfile.info(path).duration)
     except (OSError, RuntimeError, ValueError, TypeError, DataError):

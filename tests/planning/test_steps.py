@@ -1,6 +1,8 @@
 """The plan of a large corpus is an estimate from columns and a sample; it is close to the exact plan."""
 
 import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +10,13 @@ import pytest
 from conftest import embedded
 
 from finetune.core.config import AugmentSection, Recipe
-from finetune.core.data_config import CorpusEntry
+from finetune.core.data_config import CorpusEntry, DataSection
 from finetune.core.errors import RecipeError
 from finetune.data.audio import SAMPLE_RATE
+from finetune.data.corpus import Corpus
 from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import seconds_of
+from finetune.data.row import Row
 from finetune.model.granite import SpeechModel
 from finetune.planning.measure import measure_time
 from finetune.planning.split_facts import LIMITS, Limits, SplitFacts, open_split, read_facts
@@ -56,6 +60,12 @@ def test_facts_have_durations_of_columns_and_headers(recipe: Recipe) -> None:
     assert (facts.rows, facts.stated, facts.unknown_speakers) == (ROWS, 225, 0)
     assert sum(facts.speakers.values()) == ROWS and facts.complete and len(facts.clips) == ROWS
     assert sum(facts.characters) == 10 * sum(len(clip.text) for clip in embedded("train", 30))
+
+
+def test_a_pipe_among_the_audio_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    corpus = Corpus([Row("m:1", {"audio_filepath": str(tmp_path / "a.wav"), "text": "words"})])
+    assert math.isnan(read_facts(DataSection(), "train", [corpus]).durations[0])
 
 
 def test_a_large_split_keeps_a_sample_and_the_largest_clips(recipe: Recipe) -> None:
