@@ -118,6 +118,7 @@ def format_comparison(result: "CompareResult") -> list[str]:
         *_with_names({f"{name} against {baseline}": row.note for name, row in result.comparisons.items()}),
         *_with_names({name: empty_references_note(entry) for name, entry in result.systems.items()}),
         *result.notes,
+        *(["no term is in a reference, so there is no recall"] if first.terms and not first.terms.support else []),
         *(
             f"{name}: no text for {entry.silent} of {count(entry.with_speech, 'clip')} with speech: its error rate "
             "says nothing"

@@ -17,10 +17,12 @@ from finetune.evaluation.hypothesis_files import ClipNames, HypothesisRow, read_
 from finetune.inference.saved_options import clip_options
 from finetune.metrics.sclite import Segment, labels_of
 from finetune.metrics.scorecard import SystemOutput
+from finetune.model.model_source import model_suggestion
 
 log = logging.getLogger(__name__)
 
 SIDES = ("base", "adapted")
+RECIPES = (".yaml", ".yml")
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.jsonl)(?<!\.json)(?<!\.csv)(?<!\.tsv)(?<!\.trn)")
 
 
@@ -83,15 +85,16 @@ def parse_system(name: str) -> System:
     if side not in SIDES or not Path(root).is_dir():
         root, side = name, "adapted"
     path = Path(root)
-    if path.is_file():
+    if path.is_file() and path.suffix not in RECIPES:
         return System(name, "file", root)
     if RunDir(path).recipe.is_file():
         return System(name, "run", root, side)
     if (path / "config.json").is_file() or (_HUB_NAME.fullmatch(root) and not path.parent.exists()):
         return System(name, "model", root)
+    hint = model_suggestion(path)
     raise DataError(
         f"{name}: not a system; give a run directory, a hypothesis file, a model folder, a hub name, whisper:SIZE or "
-        "openai:MODEL"
+        f"openai:MODEL{f'; {hint}' * (not hint.startswith('give'))}"
     )
 
 

@@ -33,7 +33,7 @@ def check_source(source: str, revision: str | None = None) -> None:
         problem = "no config.json in this folder"
         if not folder.is_dir():
             problem = "a file" if folder.exists() else "no such folder"
-        raise ModelError(f"{source[:200]}: {problem}; {_model_suggestion(folder)}")
+        raise ModelError(f"{source[:200]}: {problem}; {model_suggestion(folder)}")
     check_folder(folder)
 
 
@@ -126,11 +126,11 @@ def _not_found(source: str, place: str) -> ModelError:
     """A name such as `data/nano` can be a folder or a hub name."""
     folder = Path(source)
     is_path = folder.parent != Path() and folder.parent.is_dir()
-    hint = _model_suggestion(folder) if is_path else f"check the path or the name\n{hub_name_hint(source)}"
+    hint = model_suggestion(folder) if is_path else f"check the path or the name\n{hub_name_hint(source)}"
     return ModelError(f"{source}: no such folder, and no such model {place}; {hint}")
 
 
-def _model_suggestion(folder: Path) -> str:
+def model_suggestion(folder: Path) -> str:
     """The end of a message about a folder that is not a model: the run's export, a similar name, or general advice."""
     if folder.suffix in (".yaml", ".yml") and folder.is_file():
         return f"for the model of a recipe, give the export of its run, such as {Path('runs', folder.stem, 'export')}"

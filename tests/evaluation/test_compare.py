@@ -246,6 +246,7 @@ def test_usage_errors_exit_with_2(compare: Run, args: list[str], message: str) -
             "nothing.jsonl: not a system; give a run directory, a hypothesis file",
         ),
         (["bad.jsonl", ".", "--manifest", "test.jsonl"], ".: not a system"),
+        (["bad.jsonl", "godo.jsonl", "--manifest", "test.jsonl"], "openai:MODEL; did you mean good.jsonl?"),
         (["bad.jsonl", "good.jsonl", "--manifest", "none.jsonl"], "none.jsonl: cannot be read (No such file"),
         (["bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "none.txt"], "none.txt: cannot be read"),
         (["bad.jsonl", "short.jsonl", "--manifest", "test.jsonl"], "1 of 40 clips have no hypothesis: 'u39'"),
@@ -618,6 +619,23 @@ def test_parse_system(run: RunDir, name: str, expected: System) -> None:
     Path("model").mkdir()
     Path("model/config.json").touch()
     assert parse_system(name) == expected
+
+
+def test_parts_of_a_run_and_recipes_are_named_with_the_export(run: RunDir) -> None:
+    write_json(run.export / "config.json", {})
+    run.best.mkdir()
+    Path("demo.yaml").write_text("name: demo\n")
+    for name in (str(run.best), "demo.yaml"):
+        with pytest.raises(DataError, match=r"not a system.*runs/demo/export"):
+            parse_system(name)
+
+
+def test_terms_that_no_reference_has_are_noted(compare: Run) -> None:
+    Path("terms.txt").write_text('{"term": "aspirin"}\n')
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "terms.txt")
+    assert "\nno term is in a reference, so there is no recall" in out
+    _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
+    assert "recall" not in out
 
 
 @pytest.mark.parametrize(
