@@ -41,7 +41,11 @@ class Parser(argparse.ArgumentParser):
             settings = [
                 f"; a setting needs --set: --set {name.lstrip('-')}" for name in rest if SETTING.fullmatch(name)
             ]
-            hints = settings if "--set" in self._option_string_actions and settings else options
+            hints = options
+            if "--set" in self._option_string_actions:
+                hints = (
+                    settings or options or ["; settings of a recipe need --set KEY=VALUE"] * rest[0].startswith("--")
+                )
             self.error(f"unrecognized arguments: {' '.join(rest)}{''.join(hints[:1])}")
         return parsed, rest
 
@@ -58,7 +62,8 @@ def _similar(name: str, names: Iterable[str]) -> str:
     """A suggestion for the end of a message, or ""."""
     if name.startswith("-") and is_device(name):
         return f"; {DEVICE_HINT}"
-    return "".join(f"; did you mean {match}?" for match in get_close_matches(name, names, 1))
+    plain = {known.lstrip("-"): known for known in names}  # the dashes would make short options similar
+    return "".join(f"; did you mean {plain[match]}?" for match in get_close_matches(name.lstrip("-"), plain, 1))
 
 
 def add_options(parser: argparse.ArgumentParser, defaults: object, *options: tuple[str, str, str]) -> None:

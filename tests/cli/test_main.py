@@ -101,6 +101,7 @@ def test_a_missing_or_unknown_command_is_wrong_usage(finetune: Command) -> None:
         (["check", "a.yaml", "--st=a=1"], "arguments: --st=a=1; did you mean --set?", "finetune check"),
         (["check", "a.yaml", "--device", "cuda"], "(CUDA_VISIBLE_DEVICES=)", "finetune check"),
         (["transcribe", "a.wav", "--model", "m", "--device=cpu"], "(CUDA_VISIBLE_DEVICES=)", "finetune transcribe"),
+        (["score", "a.yaml", "--model", "x"], "--model x; settings of a recipe need --set KEY=VALUE", "finetune score"),
         (["check", "a.yaml", "b.yaml"], "unrecognized arguments: b.yaml", "finetune check"),
         (["check", "a.yaml", "--train.epochs=3"], "a setting needs --set: --set train.epochs=3", "finetune check"),
         (["init", "a", "--goal", "vocab"], "; did you mean vocabulary?", "finetune init"),
