@@ -100,8 +100,8 @@ def bootstrap_wer(
         reach = t_quantile(1 - _TAIL, blocks - 1) * error
         low, high = _bootstrap_t(block_errors, block_words, replicas, seed)
         low, high = min(low, value - reach), max(high, value + reach)
-        worst = float(_rates(block_errors, block_words).max())
-        high = min(high, max(1.0, worst))  # replicas of equal blocks have no variance
+    worst = float(_rates(block_errors, block_words).max())
+    high = min(high, max(1.0, worst))  # replicas of equal blocks have no variance
     note = _reliability_note(blocks, informative, which) or _dominance_note(block_errors - value * block_words)
     return Interval(max(0.0, low), high, blocks, note)
 

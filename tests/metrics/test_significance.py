@@ -49,6 +49,7 @@ def test_one_block_that_differs_does_not_make_an_endless_interval(blocks: int) -
     assert result.low <= 0.1 + 0.1 / blocks <= result.high <= 1
     wrong = bootstrap_wer([10] * (blocks - 1) + [25], [10] * blocks, range(blocks), 1000, 0)
     assert wrong.high <= 2.5  # the rate of the worst block
+    assert bootstrap_wer([1, 0, 0, 6], [2, 2, 2, 6], range(4), 1000, 0).high == 1.0  # also of few
 
 
 @pytest.mark.parametrize(
