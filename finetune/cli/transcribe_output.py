@@ -25,6 +25,8 @@ Targets = dict[tuple[str, int | None], Path]  # the output file of each input, o
 
 def output_files(paths: list[str], form: str, folder: str | None, each: bool) -> Targets:
     """The output file of each input, or of each channel of each input; empty without a folder."""
+    if folder == "-":
+        raise RecipeError("--output -: name a folder, or leave out --output to print the transcripts")
     if folder is None:
         if form in ("srt", "vtt", "tsv") and (each or len(paths) > 1):
             what = "several channels" if each else f"{len(paths)} files"

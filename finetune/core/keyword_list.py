@@ -26,6 +26,8 @@ def term_list(path: str | Path) -> list[tuple[int, str]]:
             raise DataError(f"{path}:{number}: {line[:60]!r} has a comment; a list of terms has terms only, remove it")
         if problem := columns_problem(line):
             raise DataError(f"{path}:{number}: {problem}")
+        if line.startswith('{"'):
+            raise DataError(f"{path}:{number}: {line[:60]!r} is JSON; write one term per line")
     if len(lines) == 1 and "," in lines[0][1]:
         raise DataError(f"{path}: all terms are on one line with commas; write one term per line")
     return lines

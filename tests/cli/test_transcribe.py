@@ -404,6 +404,11 @@ def test_a_link_to_a_file_is_an_existing_output(finetune: Command, tmp_path: Pat
     assert result.code == 1 and "already exist" in result.err and (tmp_path / "reference.txt").read_text() == "kept"
 
 
+def test_an_output_of_standard_output_is_refused(finetune: Command) -> None:
+    result = finetune("transcribe", RAIN, "--model", NANO, "--output", "-")
+    assert (result.code, result.out) == (2, "") and "--output -: name a folder, or leave out --output" in result.err
+
+
 def test_an_output_never_replaces_an_input(finetune: Command, tmp_path: Path) -> None:
     audio = noise(tmp_path / "a.wav").rename(tmp_path / "a.json")
     before = audio.read_bytes()

@@ -165,6 +165,7 @@ def test_a_list_after_set_can_have_quotes(recipe: Path) -> None:
         ("stent\n<|audio|>\n", "contains <|audio|>, which is a command"),
         ("stent, aorta, New York\n", "all terms are on one line with commas; write one term per line"),
         ("# heart\nstent\n", ":1: '# heart' has a comment; a list of terms has terms only"),
+        ('stent\n{"term": "a"}\n', ':2: \'{"term": "a"}\' is JSON; write one term per line'),
         ("C#\nstent # metal\n", ":2: 'stent # metal' has a comment"),
     ],
 )
