@@ -631,7 +631,7 @@ def test_parts_of_a_run_and_recipes_are_named_with_the_export(run: RunDir) -> No
 
 
 def test_terms_that_no_reference_has_are_noted(compare: Run) -> None:
-    Path("terms.txt").write_text("aspirin,2\n")
+    Path("terms.txt").write_text("aspirin,2\nwarfarin,3\n")
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl", "--terms", "terms.txt")
     assert "\nno term is in a reference, so there is no recall" in out
     _, out, _ = compare("bad.jsonl", "good.jsonl", "--manifest", "test.jsonl")
