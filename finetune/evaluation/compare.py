@@ -199,7 +199,7 @@ def _score(
         words=scores[names[0]].reference_words,
         systems=scores,
         comparisons=_comparisons(clips, outputs, options, overlaps),
-        notes=[*_notes(inputs, hypotheses, clips), *overlap_notes(overlaps, clips)],
+        notes=[*_notes(inputs, hypotheses, clips), *overlap_notes(inputs.systems, overlaps, clips)],
         fired=_fired(conditions, scores),
     )
 

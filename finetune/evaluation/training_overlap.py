@@ -77,20 +77,24 @@ def limited(test: Comparison, names: Sequence[str], overlaps: Mapping[str, Train
     return replace(test, scope="these speakers") if trained and test.scope == "other speakers" else test
 
 
-def overlap_notes(overlaps: Mapping[str, TrainingOverlap], clips: Sequence[Clip]) -> Iterator[str]:
-    """Sentences on each overlap, with the systems that have it."""
+def overlap_notes(
+    systems: Sequence[System], overlaps: Mapping[str, TrainingOverlap], clips: Sequence[Clip]
+) -> Iterator[str]:
+    """Sentences on each overlap, with the systems that have it, and on trained models whose run is not there."""
+    for system in systems:
+        if (Path(system.source) / ADAPTATION).is_file() and not any(path.is_file() for path in _manifests(system)):
+            yield f"{system.name}: its run is not beside it, so it is not known if it was trained with these speakers"
     speakers = len({clip.speaker for clip in clips} - {""})
     for overlap in dict.fromkeys(overlaps.values()):
         names = [name for name in overlaps if overlaps[name] == overlap]
-        systems, was, its = " and ".join(names), *(("was", "its") if len(names) == 1 else ("were", "their"))
+        who, was, its = " and ".join(names), *(("was", "its") if len(names) == 1 else ("were", "their"))
         if overlap.clips:
             number = overlap.clips
             yield (
-                f"{systems}: {count(number, 'clip')} {verb(number, 'is', 'are')} in {its} training data: too good a "
-                "score"
+                f"{who}: {count(number, 'clip')} {verb(number, 'is', 'are')} in {its} training data: too good a score"
             )
         if overlap.speakers:
             yield (
-                f"{systems} {was} trained with {len(overlap.speakers)} of {count(speakers, 'speaker')}: {its} scores "
+                f"{who} {was} trained with {len(overlap.speakers)} of {count(speakers, 'speaker')}: {its} scores "
                 "do not apply to new speakers"
             )

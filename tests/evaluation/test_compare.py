@@ -327,9 +327,18 @@ def test_training_clips_of_an_export_are_noted(folder: Path) -> None:
     assert result.comparisons["runs/demo/export"].scope == "these speakers"  # those of the clips, whatever their names
 
 
+def test_an_export_without_its_run_may_know_the_speakers(folder: Path) -> None:
+    for name in ("config.json", "adaptation.json"):
+        write_json(Path("moved") / name, {})
+    result = compare_with({"model": lambda *_: SystemHypotheses(correct_outputs(0.1), "now")}, "bad.jsonl", "moved")
+    assert "moved: its run is not beside it, so it is not known if it was trained with these speakers" in result.notes
+
+
 def test_systems_with_the_same_training_clips_share_a_note() -> None:
     overlap = TrainingOverlap(frozenset({"anna"}), 2)
-    notes = list(overlap_notes({"runs/a": overlap, "runs/a/export": overlap, "b": TrainingOverlap(frozenset(), 1)}, []))
+    notes = list(
+        overlap_notes([], {"runs/a": overlap, "runs/a/export": overlap, "b": TrainingOverlap(frozenset(), 1)}, [])
+    )
     assert notes == [
         "runs/a and runs/a/export: 2 clips are in their training data: too good a score",
         "runs/a and runs/a/export were trained with 1 of 0 speakers: their scores do not apply to new speakers",
