@@ -128,6 +128,7 @@ def paired_difference(
         DataError: there are no utterances, or the lists differ in length.
     """
     a, b, block_words = _block_sums([errors_a, errors_b, words], groups)
+    largest_a, largest_b = (max(1.0, float(_rates(side, block_words).max())) for side in (a, b))
     top, block_words = _sorted(b - a, block_words)
     blocks, (value, error) = len(top), _ratio(top, block_words)
     p_value, low, high = _sign_flip(top, block_words, replicas, seed)
@@ -145,8 +146,8 @@ def paired_difference(
     power = t_quantile(1 - _TAIL, blocks - 1) + t_quantile(POWER, blocks - 1) if blocks > 1 else math.inf
     return PairedDifference(
         difference=value,
-        low=low,
-        high=high,
+        low=max(low, -largest_a),
+        high=min(high, largest_b),
         probability_better=float(np.mean(resample(np.stack([top, block_words]), replicas, seed)[0] < 0)),
         p_value=p_value,
         detectable=power * error if error else None,

@@ -50,6 +50,9 @@ def test_one_block_that_differs_does_not_make_an_endless_interval(blocks: int) -
     wrong = bootstrap_wer([10] * (blocks - 1) + [25], [10] * blocks, range(blocks), 1000, 0)
     assert wrong.high <= 2.5  # the rate of the worst block
     assert bootstrap_wer([1, 0, 0, 6], [2, 2, 2, 6], range(4), 1000, 0).high == 1.0  # also of few
+    worse = paired_difference([0, 0, 0], [1, 1, 1], [3, 2, 1], range(3), 1000, 0)
+    better = paired_difference([1, 1, 1], [0, 0, 0], [3, 2, 1], range(3), 1000, 0)
+    assert worse.high == 1.0 and better.low == -1.0
 
 
 @pytest.mark.parametrize(
