@@ -48,8 +48,8 @@ def read_hypotheses(path: Path, clips: Sequence[ClipNames], unmatched: list[str]
     """Reads the hypothesis of each clip.
 
     Rows of JSON Lines, CSV and TSV have `pred_text` and `id`, or `audio_filepath` (relative or absolute: one of the
-    two paths must end with the other). A JSON file can be one object of texts by id. Lines of TRN are `words (id)`, as
-    in sclite and `evaluation/*.trn`; of alternatives `{ a / b }` the first one is read.
+    two paths must end with the other). A JSON file can be one object of texts by id, or by audio file. Lines of TRN
+    are `words (id)`, as in sclite and `evaluation/*.trn`; of alternatives `{ a / b }` the first one is read.
 
     Args:
         path: the file.
@@ -114,7 +114,7 @@ def _table_rows(path: Path) -> list[_Row]:
         raise DataError(f"{path}: unknown format {path.suffix or '(no suffix)'}; use {', '.join(FORMATS)} or .trn")
     rows = []
     if texts := _texts_by_id(path):
-        return [_Row({"id": name.strip()}, HypothesisRow(text, {})) for name, text in texts.items()]
+        return [_Row(dict.fromkeys(KEYS, name.strip()), HypothesisRow(text, {})) for name, text in texts.items()]
     for row in read_table(path):
         cells = {str(name).strip(): value for name, value in row.values.items()}
         if not isinstance(text := cells.get(TEXT), str):

@@ -100,6 +100,8 @@ def test_unknown_formats_are_errors(tmp_path: Path) -> None:
 
 def test_one_json_object_has_a_text_for_each_id(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
+    path.write_text(json.dumps({f"clips/{n}.wav": text for n, text in enumerate(HYPOTHESES)}))
+    assert texts(path) == HYPOTHESES
     path.write_text('{"u0": "one", "u0": "two"}')
     with pytest.raises(DataError, match="the id 'u0' is there twice"):
         texts(path)
