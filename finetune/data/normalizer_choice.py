@@ -4,9 +4,11 @@ import logging
 from collections.abc import Sequence
 
 from finetune.core.languages import row_language
+from finetune.core.wording import count, verb
 from finetune.data.manifest import Utterance
+from finetune.data.tags import find_tags, strip_tags
 from finetune.metrics.multilingual import has_number_words
-from finetune.metrics.normalizer import WITH_LANGUAGE
+from finetune.metrics.normalizer import WITH_LANGUAGE, normalize
 from finetune.metrics.scripts import has_other_script, is_unspaced
 
 log = logging.getLogger(__name__)
@@ -61,3 +63,17 @@ def with_language(utterances: Sequence[Utterance], preset: str) -> str:
         names,
     )
     return preset
+
+
+def tags_note(texts: Sequence[str], preset: str) -> str:
+    """A sentence on tags such as `[noise]` that a normalizer takes for words; "" without any."""
+    changed = {text: [tag.text for tag in find_tags(text) if tag.replacement is not None] for text in texts}
+    tagged = [
+        text for text in texts if changed[text] and normalize(strip_tags(text), preset) != normalize(text, preset)
+    ]
+    if not tagged:
+        return ""
+    number, tag = len(tagged), changed[tagged[0]][0]
+    return (
+        f"{count(number, 'text')} {verb(number, 'has', 'have')} tags that count as words with {preset}, such as {tag!r}"
+    )

@@ -13,7 +13,7 @@ from finetune.core.files import check_output_file, read_json, sha256_file, write
 from finetune.core.run_dir import RunDir
 from finetune.core.wording import count, verb
 from finetune.data.manifest import Utterance
-from finetune.data.normalizer_choice import in_characters, normalizer_for, with_language
+from finetune.data.normalizer_choice import in_characters, normalizer_for, tags_note, with_language
 from finetune.evaluation.compare_result import (
     ClipHypothesis,
     CompareResult,
@@ -280,6 +280,8 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
             clip_id, error = next(iter(column.failures.items()))
             total = count(len(utterances), "clip")
             yield f"{name} failed on {len(column.failures)} of {total}, the first {clip_id!r}: {error}"
+        if note := tags_note([output.text for output in column.outputs if output], preset):
+            yield f"{name}: {note}"
         if column.reused:
             total = count(len(utterances), "hypothesis", "hypotheses")
             yield f"{name}: {column.reused} of {total} reused from {column.file}"
@@ -299,6 +301,8 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
     yield from terms_note(inputs.systems)
     for note in notes_on_signs(inputs.options.terms, preset, [clip.text for clip in clips]):
         yield f"terms {note}"
+    if note := tags_note([clip.text for clip in clips], preset):
+        yield f"references: {note}"
     if failed := len(utterances) - len(clips):
         yield f"left out for all systems, because one of them failed: {count(failed, 'clip')}"
     if preset not in UNSPACED and (japanese := sum(map(in_characters, utterances))):

@@ -327,6 +327,17 @@ def test_training_clips_of_an_export_are_noted(folder: Path) -> None:
     assert result.comparisons["runs/demo/export"].scope == "these speakers"  # those of the clips, whatever their names
 
 
+def test_tags_that_count_as_words_are_noted(compare: Run) -> None:
+    write("tags.jsonl", [{"id": row["id"], "pred_text": f"[noise] {row['text']}"} for row in read("test.jsonl")])
+    _, out, _ = compare("good.jsonl", "tags.jsonl", "--manifest", "test.jsonl")
+    assert f"tags.jsonl: {CLIPS} texts have tags that count as words with basic@2, such as '[noise]'" in out
+    _, out, _ = compare("good.jsonl", "tags.jsonl", "--manifest", "test.jsonl", "--normalizer", "multi@1")
+    assert "tags that" not in out
+    write("ref.jsonl", [{**row, "text": f"{row['text']} <unk>"} for row in read("test.jsonl")])
+    _, out, _ = compare("good.jsonl", "bad.jsonl", "--manifest", "ref.jsonl")
+    assert f"references: {CLIPS} texts have tags that count as words with basic@2, such as '<unk>'" in out
+
+
 def test_an_export_without_its_run_may_know_the_speakers(folder: Path) -> None:
     for name in ("config.json", "adaptation.json"):
         write_json(Path("moved") / name, {})
