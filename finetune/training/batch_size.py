@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from finetune.core.errors import ModelError
+from finetune.core.errors import DataError, ModelError
 from finetune.core.files import cache_home, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -84,11 +84,17 @@ def explain_out_of_memory() -> Iterator[None]:
     """Replaces an out-of-memory error inside the block by an error that states what to do.
 
     Raises:
-        ModelError: out of memory. Other errors are raised unchanged.
+        ModelError: out of memory.
+        DataError: a process of `machine.workers` was killed. Other errors are raised unchanged.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if "DataLoader worker" in str(error):
+            raise DataError(
+                f"a process of machine.workers ended ({str(error).strip()}), usually because memory was full; rerun to "
+                "resume from the last checkpoint, with fewer machine.workers"
+            ) from error
         if (problem := _memory_problem(error)) is None:
             raise
         raise ModelError(

@@ -1,5 +1,7 @@
 """Loads the audio of a plan: augmented waveforms, decoded ahead by worker processes."""
 
+import multiprocessing
+import multiprocessing.context
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -138,13 +140,30 @@ def _tasks(batches: Iterable[list[int]], workers: int) -> Iterator[_Task]:
         yield _Task(waiting.popleft(), added)
 
 
+def _fork() -> multiprocessing.context.BaseContext:
+    """How workers start. Others, the default from Python 3.14 on, would run the user's script again.
+
+    Raises:
+        DataError: there is no place for their locks.
+    """
+    context = multiprocessing.get_context("fork")
+    try:
+        context.Lock()
+    except OSError as error:
+        raise DataError(
+            f"the processes of machine.workers cannot start ({error.strerror or error}); they need a /dev/shm that can "
+            "be written (`finetune doctor`); set machine.workers: 0"
+        ) from error
+    return context
+
+
 def waves_of(clips: Clips, batches: Iterable[list[int]], workers: int) -> Iterator[list[Audio]]:
     """The waveforms of each micro-batch, in order, decoded ahead by `workers` processes.
 
     It uses no random numbers of torch's global generator, so dropout is the same in a resumed run.
 
     Raises:
-        DataError: a recording of the augmentation cannot be read.
+        DataError: a recording of the augmentation cannot be read, or the processes cannot start.
     """
     loaded = _Batches(clips)
     try:
@@ -154,6 +173,7 @@ def waves_of(clips: Clips, batches: Iterable[list[int]], workers: int) -> Iterat
             sampler=_tasks(batches, workers),
             collate_fn=_as_list,
             num_workers=workers,
+            multiprocessing_context=_fork() if workers else None,
             generator=torch.Generator(),
             worker_init_fn=_own_process_group,
         )

@@ -18,6 +18,7 @@ import numpy as np
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, Interrupted
 from finetune.core.run_dir import RunDir
+from finetune.core.wording import count as plural
 from finetune.model.first_step import fingerprints
 from finetune.model.float32 import load_for_training
 from finetune.model.granite import SpeechModel
@@ -121,8 +122,8 @@ class Trainer:
         log.info("resumed after step %d", self.state.step)
         if self.context.group < self.ranks:
             log.warning(
-                "a step of this run has %d batches for %d processes, as at its start; the other processes have none",
-                self.context.group,
+                "a step of this run has %s for %d processes, as at its start; the other processes have none",
+                plural(self.context.group, "batch", "batches"),
                 self.ranks,
             )
 

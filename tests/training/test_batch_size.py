@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finetune.core.errors import ModelError
+from finetune.core.errors import DataError, ModelError
 from finetune.training.batch_size import BatchSizeCache, explain_out_of_memory, largest_that_fits
 
 CPU = torch.device("cpu")
@@ -62,6 +62,12 @@ def test_every_out_of_memory_error_is_recognized(error: Exception) -> None:
     assert largest_that_fits(100.0, 10.0, attempt) == 25.0
     with pytest.raises(ModelError, match=r"gradient_checkpointing: true .* train.batch: auto"), explain_out_of_memory():
         raise error
+
+
+def test_a_killed_worker_is_named_with_its_setting() -> None:
+    killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(DataError, match=r"machine.workers ended \(.*Killed\.\).*rerun.*fewer"), explain_out_of_memory():
+        raise killed
 
 
 def test_the_cpu_allocators_own_error_is_recognized() -> None:

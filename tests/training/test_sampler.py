@@ -1,5 +1,6 @@
 """The audio of a plan: augmented waveforms in the order of the plan, from any number of workers."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import torch
 from support import clip_table, waves_from
 
 from bench.loopback import serve
+from finetune.core.errors import DataError
 from finetune.data.manifest import Utterance, concatenated
 from finetune.data.tar_index import read_tar_index
 from finetune.training.augment import WaveAugment
@@ -79,6 +81,30 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_workers(clips: list[Utterance
     next(waves), next(waves)  # one of each worker: both are up
     groups = [os.getpgid(worker.pid or 0) for worker in multiprocessing.active_children() if worker not in before]
     assert len(groups) == 2 and os.getpgrp() not in groups
+
+
+def test_workers_that_cannot_start_are_named_with_what_they_need(
+    clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without /dev/shm, where the locks of multiprocessing are."""
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(multiprocessing.get_context("fork"), "Lock", fail)
+    with pytest.raises(DataError, match=r"workers cannot start \(Read-only file system\).*/dev/shm.*workers: 0"):
+        next(waves_of(waves_from(clips, AUGMENT), BATCHES, 1))
+
+
+def test_workers_do_not_run_the_users_script_again(clips: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the default start method of Python 3.14; a script may have no `if __name__ == "__main__"`."""
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", pytest.fail)
+    previous = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert len(list(waves_of(waves_from(clips, AUGMENT), BATCHES[:1], 1))) == 1
+    finally:
+        multiprocessing.set_start_method(previous, force=True)
 
 
 @pytest.fixture
