@@ -78,7 +78,7 @@ class DataSection(Section):
     """Corpora of general speech, which show what the model forgets."""
     replay: Corpora = []
     """Corpora of general speech that are mixed into training, against forgetting."""
-    replay_weight: float = Field(1.0, gt=0)
+    replay_weight: float = Field(1.0, gt=0, le=MAX_SAMPLING_WEIGHT)
     """How often a replay clip occurs in an epoch; at 0.5, each epoch uses a new random half of the clips."""
     terms: str | None = None
     """A text file with one term per line; the recall of the terms is reported."""

@@ -293,6 +293,7 @@ def test_an_unknown_key_unlike_any_other_is_refused_without_a_suggestion(recipe:
         ),
         # Numpy has no negative seeds. A seed of torch has 64 bits, and the number of the step is a part of it.
         ("seed: -1", "5: seed: Input should be greater than or equal to 0, got '-1'"),
+        ("data.replay_weight: 1e9", "5: data.replay_weight: Input should be less than or equal to 1000, got '1e9'"),
         ("seed: 20261125120000", "5: seed: Input should be less than or equal to 4294967295, got '20261125120000'"),
         ("train:\n  epochs: 1\ntrain:\n  epochs: 2", "8: train.epochs is set twice"),
         ("train:\n\tepochs: 1", "6: invalid YAML: found character '\\t' that cannot start any token (indent with "),
