@@ -54,7 +54,19 @@ def _findings(runs: Path) -> Iterator[Finding]:
     try:
         from finetune.doctor.checks import all_checks, run_checks
     except Exception as error:  # of any type, such as OSError if torch does not find a file of CUDA
-        reason = f"{type(error).__name__}: {error}"
-        yield failed("packages", reason, "pip install --upgrade --force-reinstall finetune-granite-speech")
+        if wrong := [finding for finding in _installed() if finding.status is Status.FAIL]:
+            yield from wrong
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            yield failed("packages", reason, "pip install --upgrade --force-reinstall finetune-granite-speech")
         return
     yield from run_checks(all_checks(runs, EMBEDDED_MODEL))
+
+
+def _installed() -> list[Finding]:
+    """The checks of what is installed, which import none of it; empty if packaging is missing too."""
+    try:
+        from finetune.doctor import packages
+    except ImportError:
+        return []
+    return [packages.check_python(), packages.check_packages(), packages.check_unneeded()]

@@ -121,7 +121,10 @@ def main(argv: list[str] | None = None, commands: Sequence[Command] = COMMANDS) 
             _discard_output(sys.stdout)
             return 128 + signal.SIGPIPE
         except Exception as error:
-            _print_error(explain(error))
+            text = explain(error)
+            if "Run: pip install" in text:
+                text += "\nOther packages that do not fit are named by: finetune doctor"
+            _print_error(text)
             return 1
 
 

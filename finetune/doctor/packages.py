@@ -31,7 +31,7 @@ def check_packages(version: Version = metadata.version) -> Finding:
     Args:
         version: returns the installed version of a package, or raises `PackageNotFoundError`.
     """
-    wrong, right = list[str](), list[str]()
+    wrong, right, needed = list[str](), list[str](), list[str]()
     for requirement in map(Requirement, metadata.requires(DISTRIBUTION) or ()):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
@@ -39,13 +39,15 @@ def check_packages(version: Version = metadata.version) -> Finding:
             installed = version(requirement.name)
         except metadata.PackageNotFoundError:
             wrong.append(f"{requirement.name} is not installed")
+            needed.append(f"'{requirement}'")
             continue
         if requirement.specifier.contains(installed, prereleases=True):
             right.append(f"{requirement.name} {installed}")
         else:
             wrong.append(f"{requirement.name} is {installed}, but {requirement.specifier} is needed")
+            needed.append(f"'{requirement}'")
     if wrong:
-        return failed("packages", "; ".join(wrong), f"pip install --upgrade {DISTRIBUTION}")
+        return failed("packages", "; ".join(wrong), f"pip install --upgrade {' '.join(needed)}")
     return passed("packages", ", ".join(right))
 
 

@@ -394,6 +394,16 @@ def test_a_full_disk_is_reported_without_a_traceback(finetune: Command) -> None:
     assert result == (1, "", "finetune: [Errno 28] No space left on device; free some disk space, then rerun\n")
 
 
+def test_a_package_that_cannot_be_imported_leads_to_the_doctor(finetune: Command) -> None:
+    """The pip command has the packages of a model only, not those of a training."""
+
+    def fail(args: argparse.Namespace) -> int:
+        raise ImportError("cannot import name 'x' from 'accelerate'", name="accelerate")
+
+    result = finetune("train", QUICKSTART, commands=[Replaced(stages, fail)])
+    assert result.code == 1 and result.err.endswith("that do not fit are named by: finetune doctor\n")
+
+
 def test_the_command_restores_the_logging_of_its_process(finetune: Command) -> None:
     before = (list(logging.root.handlers), logging.root.level)
     finetune("check", "nowhere.yaml")

@@ -49,6 +49,7 @@ def test_an_old_or_missing_package_fails_with_the_pip_command() -> None:
     assert old.status is Status.FAIL and "transformers is 4.57.1" in old.detail and "pip install" in old.cure
     absent = packages.check_packages(missing("peft"))
     assert absent.status is Status.FAIL and "peft is not installed" in absent.detail
+    assert old.cure.startswith("pip install --upgrade 'transformers") and "'peft" in absent.cure
     assert "transformers" not in absent.detail  # only what is wrong
 
 
@@ -268,3 +269,16 @@ def test_without_torch_the_command_says_what_to_install(tmp_path: Path, error: s
     (found,) = json.loads(done.stdout)["findings"]
     assert done.returncode == 1 and found["status"] == "FAIL"
     assert "no torch here" in found["detail"] and "pip install" in found["cure"]
+
+
+def test_an_old_package_that_cannot_be_imported_is_named_with_its_version(tmp_path: Path) -> None:
+    """Such as accelerate 0.30, which PEFT cannot import: the checks themselves need it."""
+    (tmp_path / "torch.py").write_text("raise ImportError('cannot import name x')")
+    (tmp_path / "accelerate-0.30.0.dist-info").mkdir()
+    (tmp_path / "accelerate-0.30.0.dist-info" / "METADATA").write_text("Name: accelerate\nVersion: 0.30.0\n")
+    command = [sys.executable, "-m", "finetune", "doctor", "--json"]
+    environment = {"PYTHONPATH": f"{tmp_path}:{Path(doctor.__file__).parents[2]}", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    (found,) = json.loads(done.stdout)["findings"]
+    assert done.returncode == 1 and "accelerate is 0.30.0, but >=" in found["detail"]
+    assert found["cure"].startswith("pip install --upgrade 'accelerate>=")
