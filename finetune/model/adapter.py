@@ -98,10 +98,11 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file."""
+    """Writes a safetensors file that other users, such as that of a server, can read too."""
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"}
     )
+    path.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def read_adapter(folder: Path) -> Adapter:

@@ -25,6 +25,7 @@ from finetune.model.adapter import (
     PARTS,
     load_adapter,
     save_adapter,
+    write_tensors,
 )
 from finetune.model.granite import SpeechModel, load_model
 from finetune.model.trainable import TrainableParts, open_parts, part_of
@@ -177,3 +178,9 @@ def test_adapter_with_other_names_or_shapes_is_refused(model: Load, tmp_path: Pa
     record_digests(tmp_path)
     with pytest.raises(CheckpointError, match="does not fit the base model"):
         load_adapter(model(), tmp_path)
+
+
+def test_other_users_can_read_the_weights(tmp_path: Path) -> None:
+    """A server in a container often has another user."""
+    write_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o644
