@@ -193,6 +193,7 @@ def apply_adapter(
                     parameters[key].copy_(value)
         if adapter.config is not None:
             adapter.config.inference_mode = False
+            adapter.config.base_model_name_or_path = None  # PEFT warns if it is spelled in another way
             if adapted is None:
                 adapted = get_peft_model(model.hf, adapter.config, name)
             else:

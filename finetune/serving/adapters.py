@@ -187,7 +187,6 @@ def _read(item: AdapterFolder, base: SpeechModel) -> Adapter:
     if bad := not_finite(tensors):
         raise CheckpointError(f"{item.folder / ADAPTER_WEIGHTS}: {bad} has values that are NaN or infinite")
     config.modules_to_save = None
-    config.base_model_name_or_path = None  # PEFT warns if it is spelled in another way; see `_check_base`
     lora = {name: value for name, value in tensors.items() if "lora_" in name}
     full_weights = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name not in lora}
     return Adapter(config, lora, _changed(full_weights, base, item.folder))

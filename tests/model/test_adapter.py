@@ -40,6 +40,15 @@ def opened_and_perturbed(model: SpeechModel, parts: TrainableParts) -> PeftModel
     return adapted
 
 
+@pytest.mark.filterwarnings("error::UserWarning:peft")
+def test_another_spelling_of_the_base_is_no_warning(model: Load, tmp_path: Path) -> None:
+    granite = model()
+    adapted = opened_and_perturbed(granite, LORA)
+    granite.source = "data/granite-speech-nano"
+    save_adapter(granite, adapted, tmp_path)
+    load_adapter(model(), tmp_path)
+
+
 def record_digests(folder: Path) -> None:
     """Records the current files as saved files."""
     (folder / PARTS).write_text(json.dumps(adapter._digests(folder)))
