@@ -21,10 +21,12 @@ from finetune.core.errors import ModelError
 from finetune.core.run_dir import RunDir
 from finetune.exporting.adaptation import Adaptation
 from finetune.exporting.bundle import transcriber_files
+from finetune.exporting.card.usage import ENGINE_USAGE
 from finetune.exporting.publish.contents import ADAPTATION_VERSION, LEFT_OUT, public_contents
 from finetune.exporting.publish.private_paths import absolute_path, shortened_text, shortened_values
 from finetune.exporting.publish.secrets import secret_in
 from finetune.exporting.publish.transcripts import transcripts_in
+from finetune.exporting.vllm_format import USAGE
 
 REPO = "someone/my-model"
 TEXT = "start metoprolol at the lowest dose today"
@@ -301,6 +303,11 @@ def test_absolute_paths(path: str) -> None:
 
 def test_paths_of_the_system_are_in_code() -> None:
     assert absolute_path('open("/proc/cpuinfo"), open("/dev/fd/3")') == ""
+
+
+@pytest.mark.parametrize("text", [*ENGINE_USAGE.values(), USAGE])
+def test_the_texts_of_the_cards_have_no_absolute_path(text: str) -> None:
+    assert absolute_path(text) == "", "the export could not be sent after `finetune verify`"
 
 
 def test_a_path_with_spaces_is_shortened_as_a_value() -> None:

@@ -4,8 +4,8 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-# Two components at least, so that "/" and "/n" in texts are none; not in URLs, and not those of the system.
-POSIX = r"(?<![\w.:/~<\\-])/(?!(?:dev|proc|sys)/)[\w.@+,=-]+(?:/[\w.@+,=-]+)+/?"
+# Two components at least, so that "/" and "/n" in texts are none; not in URLs, and not those of the system and of OpenAI's API.
+POSIX = r"(?<![\w.:/~<\\-])/(?!(?:dev|proc|sys|v1)/)[\w.@+,=-]+(?:/[\w.@+,=-]+)+/?"
 HOME = r"(?<![\w/~])~[\w.-]*/[\w.@+,=/-]+"
 WINDOWS = r"(?<![\w])[A-Za-z]:\\+[\w.@+\\-]+|(?<!\\)\\\\\w[\w.-]*\\+[\w.$\\-]+"
 ABSOLUTE = re.compile(rf"(?:file://)?(?:{POSIX})|file:///[\w./-]+|{HOME}|{WINDOWS}")
