@@ -4,7 +4,7 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-# Two components at least, so that "/" and "/n" in texts are none; not in URLs, and none of the system or of OpenAI's API.
+# Two components at least, so that "/" and "/n" in texts are none; not in URLs, of the system, or of OpenAI's API.
 POSIX = r"(?<![\w.:/~<\\-])/(?!(?:dev|proc|sys|v1)/)[\w.@+,=-]+(?:/[\w.@+,=-]+)+/?"
 HOME = r"(?<![\w/~])~[\w.-]*/[\w.@+,=/-]+"
 WINDOWS = r"(?<![\w])[A-Za-z]:\\+[\w.@+\\-]+|(?<!\\)\\\\\w[\w.-]*\\+[\w.$\\-]+"
