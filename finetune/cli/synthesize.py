@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         synthesize_clips,
         write_results,
     )
-    from finetune.curation.voices.registry import check_voices, parse_voices
+    from finetune.curation.voices.registry import check_voices, other_languages, parse_voices
     from finetune.inference.transcribe import load
 
     files, lexicon, voices = (
@@ -112,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         parse_voices(args.voice, args.template),
     )
     check_voices(voices)
+    for warning in other_languages(voices, options.language):
+        log.warning(warning)
     prepare_folder(files)
     plan = plan_clips(_sentences(args, options, files), voices, lexicon, options)
     replace_results(files, plan, args.overwrite)
@@ -119,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     synthesize_clips(plan, files, args.workers)
     summary = write_results(plan, files, model, options)
     print(visible("\n".join(_lines(summary))))
-    print(visible(f"clips: {files.clips}\nset aside: {files.set_aside}"))
+    print(visible(f"clips: {files.clips}" + f"\nset aside: {files.set_aside}" * bool(summary.set_aside)))
     return 0 if summary.clips else 1
 
 

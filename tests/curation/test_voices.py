@@ -20,7 +20,7 @@ from finetune.curation.voices.flite import FliteVoice
 from finetune.curation.voices.kokoro import KokoroVoice
 from finetune.curation.voices.piper import PiperVoice
 from finetune.curation.voices.program import read_sound
-from finetune.curation.voices.registry import check_voices, full_name, parse_voices
+from finetune.curation.voices.registry import check_voices, full_name, other_languages, parse_voices
 from finetune.curation.voices.speech_endpoint import EndpointVoice
 from finetune.curation.voices.voice import Line, Part, Sound
 
@@ -77,6 +77,17 @@ def test_a_name_of_another_form_is_an_error(names: list[str], message: str) -> N
     with pytest.raises(RecipeError) as error:
         parse_voices(names)
     assert message in str(error.value)
+
+
+def test_voices_of_another_language_are_named() -> None:
+    names = ["espeak-ng:de+f3", "espeak-ng:en-us", "espeak-ng:mb-de1", "flite:slt", "kokoro:some/en#ff_siwis"]
+    voices = parse_voices([*names, "piper:some/pt_BR-faber.onnx#3"])
+    assert [warning.split()[1:4] for warning in other_languages(voices, "en-US")] == [
+        ["espeak-ng:de+f3", "speaks", "de,"],
+        ["kokoro:some/en#ff_siwis", "speaks", "fr,"],
+        ["piper:some/pt_BR-faber.onnx#3", "speaks", "pt,"],
+    ]
+    assert len(other_languages(voices, "de")) == 3
 
 
 def test_a_voice_is_used_once() -> None:

@@ -1,13 +1,16 @@
 """The engines, and voices by name: `ENGINE:VOICE`."""
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from finetune.core.errors import FinetuneError, RecipeError
+from finetune.core.languages import row_language
 from finetune.curation.voices.command_line import CommandVoice
 from finetune.curation.voices.espeak import EspeakVoice
 from finetune.curation.voices.flite import FliteVoice
-from finetune.curation.voices.kokoro import KokoroVoice
+from finetune.curation.voices.kokoro import LANGUAGES, KokoroVoice
 from finetune.curation.voices.piper import PiperVoice
 from finetune.curation.voices.speech_endpoint import EndpointVoice
 from finetune.curation.voices.voice import Voice
@@ -53,3 +56,20 @@ def check_voices(voices: Sequence[Voice]) -> None:
             voice.check()
         except FinetuneError as error:
             raise type(error)(f"voice {full_name(voice)}: {error}") from error
+
+
+def other_languages(voices: Sequence[Voice], language: str) -> list[str]:
+    """A warning for each voice whose name states another language than that of the sentences."""
+    spoken = {full_name(voice): _language_of(voice) for voice in voices}
+    return [
+        f"voice {name} speaks {code}, but the sentences are {language} (--language)"
+        for name, code in spoken.items()
+        if code and code != row_language(language)
+    ]
+
+
+def _language_of(voice: Voice) -> str:
+    name = Path(voice.name).name if isinstance(voice, EspeakVoice | PiperVoice) else ""
+    if isinstance(voice, KokoroVoice):
+        name = LANGUAGES.get(voice.style[:1], "")
+    return row_language(re.split(r"[-_+.]", name)[0])
