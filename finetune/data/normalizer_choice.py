@@ -42,6 +42,13 @@ def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:
     return JAPANESE_NORMALIZER if all(scored_in_characters(utterances)) else with_language(utterances, default)
 
 
+def normalizer_of_terms(test: Sequence[Utterance], default: str) -> str:
+    """The normalizer by which terms are found before the evaluation: that of the transcriptions of test."""
+    spoken = [item for item in test if not item.is_translation] if any(i.is_translation for i in test) else test
+    chosen = spoken or test
+    return JAPANESE_NORMALIZER if chosen and all(scored_in_characters(chosen)) else default
+
+
 def with_language(utterances: Sequence[Utterance], preset: str) -> str:
     """`openasr-multi@2026-08` with the language of the utterances; any other preset as it is.
 

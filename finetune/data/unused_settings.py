@@ -11,6 +11,7 @@ from finetune.core.model_limits import read_limits
 from finetune.core.wording import count
 from finetune.data.cells import cell_keywords, cell_speaker, cell_text, clean_text
 from finetune.data.manifest import KEYS, PROMPT_COLUMNS, Utterance
+from finetune.data.normalizer_choice import normalizer_of_terms
 from finetune.data.row import Row
 from finetune.data.row_checks import prompt_columns, stated_weight
 from finetune.metrics.hallucination import false_keywords
@@ -55,7 +56,7 @@ def unused_settings(recipe: Recipe, test: Sequence[Utterance], with_keywords: Co
     yield from _groups(recipe, test)
     yield from _terms(recipe, test)
     yield from _keywords(recipe, with_keywords)
-    preset = recipe.evaluate.normalizer
+    preset = normalizer_of_terms(test, recipe.evaluate.normalizer)
     prompted = [item for item in test if false_keywords("", item.text, item.keywords, preset)]
     if prompted:
         yield (
@@ -98,7 +99,7 @@ def _groups(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
 
 
 def _terms(recipe: Recipe, test: Sequence[Utterance]) -> Iterator[str]:
-    preset = recipe.evaluate.normalizer
+    preset = normalizer_of_terms(test, recipe.evaluate.normalizer)
     if recipe.data.terms and test:
         try:
             occurs = _occurring(test, read_terms(recipe.data.terms), preset)

@@ -17,6 +17,7 @@ from finetune.data.corpus import Corpus
 from finetune.data.corpus_preview import preview_corpora
 from finetune.data.features import FRAME_SECONDS
 from finetune.data.manifest import Utterance
+from finetune.data.normalizer_choice import normalizer_of_terms
 from finetune.data.splits import SCORED_SPLITS, TRAINING_SPLITS
 from finetune.metrics.terms import read_terms
 from finetune.model.granite import SpeechModel, default_device
@@ -158,7 +159,7 @@ def _read_split(check: _Check, split: str, corpora: list[Corpus], scored: dict[s
     unusable, finder = UnusableRows(split, data, rows), LeakFinder(split, dict(scored), data)
     visitors: list[Visit] = [unusable.add, *([finder.add] if split not in ("test", "canary") else [])]
     if split in TRAINING_SPLITS:
-        terms = check.attempt(lambda: _term_support(check.recipe, rows))
+        terms = check.attempt(lambda: _term_support(check.recipe, scored.get("test", []), rows))
     facts = read_facts(data, split, corpora, [*visitors, terms.add] if terms else visitors)
     check.attempt(unusable.check)
     check.leaks += finder.counts()
@@ -167,10 +168,11 @@ def _read_split(check: _Check, split: str, corpora: list[Corpus], scored: dict[s
     return facts
 
 
-def _term_support(recipe: Recipe, rows: int) -> TermSupport | None:
+def _term_support(recipe: Recipe, test: list[Utterance], rows: int) -> TermSupport | None:
     if not recipe.data.terms:
         return None
-    return TermSupport(read_terms(recipe.data.terms), recipe.evaluate.normalizer, rows)
+    preset = normalizer_of_terms(test, recipe.evaluate.normalizer)
+    return TermSupport(read_terms(recipe.data.terms), preset, rows)
 
 
 def _unknown(check: _Check) -> str:

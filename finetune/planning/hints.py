@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from finetune.core.config import Recipe
+from finetune.core.languages import row_language
 from finetune.core.wording import count, length_text, verb
 from finetune.inference.keyword_warning import unwritable_warning
 from finetune.metrics.blocks import MIN_BLOCKS
@@ -64,7 +65,7 @@ def hints(facts: PlanFacts) -> Iterator[str]:
     yield from _forgetting(facts.recipe)
     yield from _scored_sets(facts.splits)
     yield from _terms(facts.terms)
-    yield from _decode_terms(facts.recipe.decode.terms)
+    yield from _decode_terms(facts.recipe.decode.terms, facts.splits)
     yield from _memory(facts)
     yield from _disk(facts.disk)
     yield from _extras(facts.recipe)
@@ -196,8 +197,12 @@ def _terms(terms: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def _decode_terms(terms: Sequence[str]) -> Iterator[str]:
+def _decode_terms(terms: Sequence[str], splits: Mapping[str, SplitFacts]) -> Iterator[str]:
     """Terms that the CTC head cannot find."""
+    test = splits["test"].clips if "test" in splits else []
+    if terms and test and all(row_language(clip.language) == "ja" for clip in test):
+        yield "decode.terms has no effect on Japanese text: the CTC head, which finds the terms, does not write it"
+        return
     if warning := unwritable_warning(terms):
         yield f"decode.terms: {warning}"
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from finetune.data.cells import clean_text
 from finetune.data.row import Row
+from finetune.metrics.normalizer import UNSPACED
 from finetune.metrics.term_matcher import TermMatcher
 from finetune.planning.split_facts import LIMITS
 
@@ -25,7 +26,7 @@ class TermSupport:
 
     def __init__(self, terms: Sequence[str], preset: str, rows: int) -> None:
         self.matcher = TermMatcher(terms, preset)
-        self.exact = rows <= LIMITS.clips
+        self.exact = rows <= LIMITS.clips or preset in UNSPACED  # a word of \w can be a whole sentence there
         self.words = {max(WORD.findall(term.lower()), key=len, default="") for term in terms}
         self.counts = np.zeros(len(self.matcher.terms), np.int64)
 

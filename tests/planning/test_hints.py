@@ -138,6 +138,20 @@ def test_terms_that_the_ctc_head_cannot_find_are_named(small: Callable[..., Reci
     ]
 
 
+def test_terms_of_japanese_are_found_inside_texts_without_spaces(small: Callable[..., Recipe], tmp_path: Path) -> None:
+    row = json.loads((VOCABULARY / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    row |= {"audio_filepath": str(VOCABULARY / row["audio_filepath"]), "text": "アスピリンは中止です", "language": "ja"}
+    (tmp_path / "ja.jsonl").write_text(json.dumps(row))
+    (tmp_path / "terms.txt").write_text("アスピリン\nインスリン\n")
+    data = {"train": [str(tmp_path / "ja.jsonl")], "test": [str(tmp_path / "ja.jsonl")]}
+    recipe = small(data={**data, "terms": str(tmp_path / "terms.txt")}, decode={"terms": ["アスピリン"]})
+    result = check_recipe(recipe)
+    assert result.terms == {"アスピリン": 1, "インスリン": 0}
+    line = "data.terms: 1 of 2 terms do not occur in data.test, such as 'インスリン'; their recall is not measured"
+    assert line in result.corpora
+    assert hint(result, "no effect on Japanese text").startswith("decode.terms")
+
+
 @pytest.mark.slow
 def test_a_tracker_that_is_not_installed_is_named(small: Callable[..., Recipe]) -> None:
     result = check_recipe(small(machine={"processes": 1, "trackers": ["trackio"]}))
