@@ -18,7 +18,7 @@ from peft import PeftModel
 from transformers import {class_name}
 
 base = {class_name}.from_pretrained({base!r}, {revision}dtype=torch.float32)
-model = PeftModel.from_pretrained(base, FOLDER).eval()
+model = PeftModel.from_pretrained(base, FOLDER).eval()  # FOLDER: the path or hub name of this adapter
 """
 SELF_CHECK = """ids = torch.tensor([[{audio_token}] * {audio_tokens} + list(range({text_tokens}))])
 features = torch.linspace(-1, 1, {frames} * 160).view(1, {frames}, 160)

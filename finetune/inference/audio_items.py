@@ -35,7 +35,12 @@ def _recordings(item: Any, sample_rate: int | None, name: str, channel: str) -> 
         return to_recordings(decoded.data, decoded.sample_rate, name, channel)
     if isinstance(item, dict):
         if not {"array", "sampling_rate"} <= item.keys():
-            raise DataError(f"{name}: a dict needs the keys 'array' and 'sampling_rate'; it has {[*item]}")
+            hint = ""
+            if item.get("bytes"):  # datasets.Audio(decode=False)
+                hint = "; for bytes, give samples, sample_rate = soundfile.read(io.BytesIO(item['bytes']))"
+            elif "audio" in item:
+                hint = "; give item['audio']"
+            raise DataError(f"{name}: a dict needs the keys 'array' and 'sampling_rate'; it has {[*item]}{hint}")
         if sample_rate not in (None, item["sampling_rate"]):
             raise DataError(f"{name}: sample_rate is {sample_rate}, and its sampling_rate {item['sampling_rate']}")
         return to_recordings(item["array"], item["sampling_rate"], name, channel)

@@ -545,7 +545,8 @@ def test_a_wrong_sampling_rate_of_a_dict_is_an_error(granite: GraniteSpeech, rat
         ((path for path in ["a.wav"]), r"array 1: generator is not audio; .*give a list"),
         ({"a.wav"}, r"array 1: set is not audio; .*give a list"),
         ([0.1, 0.2], r"array 1: a list is a list of audio; .*numpy\.array"),
-        ({"bytes": b"RIFF", "path": None}, "array 1: a dict needs the keys 'array' and 'sampling_rate'"),
+        ({"bytes": b"RIFF", "path": None}, "array 1: a dict needs the keys 'array' and 'sampling_rate'; .*soundfile"),
+        ({"audio": {}, "text": "hi"}, r"array 1: a dict needs .*; give item\['audio'\]"),
     ],
 )
 def test_samples_and_dicts_of_another_form_are_refused(granite: GraniteSpeech, audio: Any, message: str) -> None:
