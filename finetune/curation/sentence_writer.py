@@ -39,7 +39,7 @@ Kept = dict[str, dict[str, Written]]  # by writer and language, then by term
 
 
 def write_sentences(
-    writer: str, terms: Sequence[str], per_term: int, language: str, kept: Path, retries: Retries | None = None
+    writer: str, terms: Sequence[str], per_term: int, language: str, kept: Path
 ) -> dict[str, list[str]]:
     """Sentences by term. Those of an earlier call with the same model and language are not requested again.
 
@@ -49,7 +49,6 @@ def write_sentences(
         per_term: sentences for each term.
         language: code of the language.
         kept: file for the sentences, written after each term.
-        retries: the default is `Retries()`.
 
     Raises:
         RecipeError: `writer` has another form.
@@ -61,7 +60,7 @@ def write_sentences(
         raise RecipeError(f"--writer {writer!r} must have the form openai:MODEL")
     content = _read(kept)
     written = content.setdefault(f"{writer} {language}", {})
-    client = OpenAIClient(model, "/chat/completions", retries or Retries())
+    client = OpenAIClient(model, "/chat/completions", Retries())
     try:
         for term in terms:
             known = written.get(term, Written(0, []))

@@ -25,10 +25,9 @@ log = logging.getLogger(__name__)
 FILLED = ("task", "language", "target_language", "text_style", "instruction")  # if a row has no value of its own
 
 
-def read_entry(entry: CorpusEntry, media_dir: Path, audio_required: bool = True) -> Corpus:
+def read_entry(entry: CorpusEntry, media_dir: Path) -> Corpus:
     """The rows of a corpus of a recipe; the arguments and errors are those of `read_corpus`."""
-    text_required = not entry.text_column
-    return with_settings(read_corpus(entry.path, media_dir, None, audio_required, text_required), entry)
+    return with_settings(read_corpus(entry.path, media_dir, text_required=not entry.text_column), entry)
 
 
 def read_entries(entries: Sequence[CorpusEntry], media_dir: Path) -> list[tuple[str, Corpus]]:

@@ -81,8 +81,7 @@ class Problem:
 class ProblemSummary:
     """The number of problems of each kind and the first examples, without the others."""
 
-    def __init__(self, problems: Iterable[Problem] = (), examples: int = EXAMPLES) -> None:
-        self._most = examples
+    def __init__(self, problems: Iterable[Problem] = ()) -> None:
         self.counts, self.examples = Counter[str](), dict[str, list[Problem]]()
         for problem in problems:
             self.add(problem)
@@ -94,15 +93,15 @@ class ProblemSummary:
     def add(self, problem: Problem) -> None:
         self.counts[problem.kind] += 1
         examples = self.examples.setdefault(problem.kind, [])
-        if len(examples) < self._most:
+        if len(examples) < EXAMPLES:
             examples.append(problem)
 
     def __add__(self, other: "ProblemSummary") -> "ProblemSummary":
         """The summary of the problems of both, in this order."""
-        both = ProblemSummary(examples=self._most)
+        both = ProblemSummary()
         both.counts = self.counts + other.counts
         for kind in both.counts:
-            both.examples[kind] = [*self.examples.get(kind, []), *other.examples.get(kind, [])][: self._most]
+            both.examples[kind] = [*self.examples.get(kind, []), *other.examples.get(kind, [])][:EXAMPLES]
         return both
 
     def text(self) -> str:
@@ -117,6 +116,6 @@ class ProblemSummary:
         return "\n".join(lines)
 
 
-def format_problems(problems: Iterable[Problem], examples: int = EXAMPLES) -> str:
+def format_problems(problems: Iterable[Problem]) -> str:
     """The text of a summary of problems."""
-    return ProblemSummary(problems, examples).text()
+    return ProblemSummary(problems).text()

@@ -61,17 +61,17 @@ def read_range(url: str, start: int, stop: int, label: str = "", delays: Sequenc
     return _attempts(lambda: read(url, start, stop), url, label or url, delays)
 
 
-def remote_state(url: str, label: str = "", delays: Sequence[float] | None = None) -> RemoteState:
+def remote_state(url: str, label: str = "") -> RemoteState:
     """Size and version of a remote file. Raises DataError as `read_range`."""
     state = _http_state if is_http(url) else _fsspec_state
-    return _attempts(lambda: state(url), url, label or url, delays)
+    return _attempts(lambda: state(url), url, label or url)
 
 
 def is_http(url: str) -> bool:
     return re.match(r"https?://", url, re.IGNORECASE) is not None
 
 
-def _attempts(read: Callable[[], Result], url: str, label: str, delays: Sequence[float] | None) -> Result:
+def _attempts(read: Callable[[], Result], url: str, label: str, delays: Sequence[float] | None = None) -> Result:
     host = _host(url)
     for attempt in count(1):
         try:

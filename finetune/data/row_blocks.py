@@ -5,7 +5,7 @@ import os
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -122,13 +122,13 @@ def _write_block(target: Path, states: dict[str, FileState | None], content: byt
     os.replace(temporary, target)
 
 
-def read_block(path: Path, state_of: Callable[[str], FileState | None] = file_state) -> bytes | None:
+def read_block(path: Path) -> bytes | None:
     """The results in a file of `check_block`; None if it is missing or damaged, or if an audio file changed since."""
     try:
         stored = path.read_bytes()
         size = 8 + int.from_bytes(stored[:8], "little")
         header, content = json.loads(zlib.decompress(stored[8:size])), stored[size:]
-        same = all(state_of(name) == state for name, state in header["files"].items())
+        same = all(file_state(name) == state for name, state in header["files"].items())
         return content if same and zlib.crc32(content) == header["crc32"] else None
     except (OSError, ValueError, KeyError, TypeError, zlib.error):
         return None

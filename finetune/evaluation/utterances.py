@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +82,7 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
     return audited.kept
 
 
-def check_audio(utterances: Sequence[Utterance], load_audio: LoadAudio = load_utterance) -> None:
+def check_audio(utterances: Sequence[Utterance]) -> None:
     """Decodes all clips, so that none of them stops a comparison after a system has worked for hours.
 
     Raises:
@@ -91,7 +90,7 @@ def check_audio(utterances: Sequence[Utterance], load_audio: LoadAudio = load_ut
     """
     problems = []
     with ThreadPoolExecutor(2) as pool:
-        for item, result in zip(utterances, pool.map(partial(_problem, load_audio), utterances), strict=True):
+        for item, result in zip(utterances, pool.map(_problem, utterances), strict=True):
             if result:
                 problems.append(f"{item.id}: {result}")
     if problems:
@@ -99,9 +98,9 @@ def check_audio(utterances: Sequence[Utterance], load_audio: LoadAudio = load_ut
         raise DataError("\n".join(["clips cannot be read; nothing was scored", *problems[:MAX_PROBLEMS], *more]))
 
 
-def _problem(load_audio: LoadAudio, item: Utterance) -> str:
+def _problem(item: Utterance) -> str:
     try:
-        load_audio(item)
+        load_utterance(item)
     except DataError as error:
         return str(error)
     return ""

@@ -34,7 +34,6 @@ def measure_time(
     valid: Sequence[Utterance],
     valid_seconds: float,
     load_model: Callable[..., SpeechModel] = load_for_training,
-    clock: Callable[[], float] = time.monotonic,
 ) -> TimePlan:
     """Trains on the largest and on a typical batch, and decodes a few clips of valid with the weights of the base.
 
@@ -47,7 +46,6 @@ def measure_time(
         valid: clips of valid.
         valid_seconds: audio of valid and canary.
         load_model: loads the base.
-        clock: returns seconds.
 
     Raises:
         ModelError: the base cannot be loaded, or memory runs out.
@@ -58,8 +56,8 @@ def measure_time(
     with explain_out_of_memory(), _share_of_threads(processes if accelerator.device.type == "cpu" else 1):
         model = load_model(settings.base, settings.dtype, accelerator.device, settings.revision, settings.quantize)
         chosen = sorted(valid, key=lambda clip: clip.duration)[:: max(1, len(valid) // DECODED)][:DECODED]
-        per_batch = _step_seconds(model, recipe, steps.measured, clock)
-        decoding = _decoding_seconds(model, chosen, recipe, clock) if chosen else 0.0
+        per_batch = _step_seconds(model, recipe, steps.measured)
+        decoding = _decoding_seconds(model, chosen, recipe) if chosen else 0.0
     (large, slow), (typical, fast) = per_batch
     growth = (slow - fast) / (large - typical) if large > typical else 0.0
     batches = steps.plan.batches
@@ -86,17 +84,15 @@ class _share_of_threads:
         torch.set_num_threads(self.before)
 
 
-def _decoding_seconds(model: SpeechModel, clips: list[Utterance], recipe: Recipe, clock: Callable[[], float]) -> float:
+def _decoding_seconds(model: SpeechModel, clips: list[Utterance], recipe: Recipe) -> float:
     set_mode(model, training=False)
-    started = clock()
+    started = time.monotonic()
     with model.autocast():
         recognize(model, clips, recipe.model.instruction, recipe.decode)
-    return clock() - started
+    return time.monotonic() - started
 
 
-def _step_seconds(
-    model: SpeechModel, recipe: Recipe, batches: tuple[Clips, Clips], clock: Callable[[], float]
-) -> list[tuple[float, float]]:
+def _step_seconds(model: SpeechModel, recipe: Recipe, batches: tuple[Clips, Clips]) -> list[tuple[float, float]]:
     """Padded seconds of audio, and the median seconds of a step, of each batch."""
     open_parts(model, trainable_parts(recipe.parts))
     if arithmetic_is_float32(recipe.model.dtype, model.device):
@@ -119,9 +115,9 @@ def _step_seconds(
     for batch in batches:
         chosen, times = [*islice(indices, len(batch))], list[float]()
         for _ in range(1 + REPEATS):
-            started = clock()
+            started = time.monotonic()
             step.run([chosen], [chosen], source.batches([chosen], 0), 0, Stop(), None)
-            times.append(clock() - started)
+            times.append(time.monotonic() - started)
         padded = max(map(seconds_of, batch)) / (1 - recipe.augment.speed) * len(batch)
         result.append((padded, sorted(times[1:])[(len(times) - 1) // 2]))
     return result

@@ -53,11 +53,11 @@ def python_of(engine: str, python: Path | None = None, environments: Path = ENVI
     return path
 
 
-def pinned_version(spec: Engine, requirements: Path = REQUIREMENTS) -> str:
+def pinned_version(spec: Engine) -> str:
     """The version of an engine in the requirements of its environment; "" for that of the toolkit."""
     if not spec.environment:
         return ""
-    lines = (requirements / f"{spec.environment}.txt").read_text(encoding="utf-8").splitlines()
+    lines = (REQUIREMENTS / f"{spec.environment}.txt").read_text(encoding="utf-8").splitlines()
     return next(line.partition("==")[2] for line in lines if line.startswith(f"{spec.distribution}=="))
 
 

@@ -25,11 +25,11 @@ VARIABLE = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)(?:_
 SHORTEST = 8  # characters of a value in the environment that counts as a secret
 
 
-def secret_values(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The values of variables whose names say that they are secret, by a text that names the variable."""
+def secret_values() -> dict[str, str]:
+    """The values of environment variables whose names say that they are secret, by a text that names the variable."""
     return {
         f"the value of the variable {name}": value
-        for name, value in environment.items()
+        for name, value in os.environ.items()
         if VARIABLE.search(name) and len(value) >= SHORTEST
     }
 
