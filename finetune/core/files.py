@@ -121,13 +121,22 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> None:
     """Writes lines atomically, one at a time. Creates missing parent folders."""
+    with replaced_file(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A name of this process beside `path`, which the block writes to; the file then replaces `path`.
+
+    After an error it is deleted. Creates missing parent folders.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.core.errors import DataError
+from finetune.core.files import replaced_file
 from finetune.core.run_dir import RunDir
 from finetune.core.wording import count, verb
 from finetune.core.worker_pool import available_cores
@@ -182,14 +183,8 @@ def _read(run: RunDir) -> States:
 
 
 def _write(run: RunDir, states: States) -> None:
-    run.audio_files.parent.mkdir(parents=True, exist_ok=True)
-    temporary = run.audio_files.with_name(run.audio_files.name + ".part")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **states)  # type: ignore[arg-type]
-        temporary.replace(run.audio_files)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced_file(run.audio_files) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **states)  # type: ignore[arg-type]
 
 
 def _listed(items: Sequence[str]) -> str:

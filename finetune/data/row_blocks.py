@@ -1,7 +1,6 @@
 """Checks rows in blocks by several workers. Finished blocks can be kept on disk, so that nothing is done twice."""
 
 import json
-import os
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict, deque
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
+from finetune.core.files import replaced_file
 from finetune.core.ray_pool import RayPool
 from finetune.core.worker_pool import AHEAD, WorkerDied, WorkerPool
 from finetune.data.audio import inspect_audio
@@ -116,10 +116,8 @@ def check_block(task: BlockTask) -> bytes:
 def _write_block(target: Path, states: dict[str, FileState | None], content: bytes) -> None:
     """Writes the results atomically, with the state of the audio files before they were read."""
     header = zlib.compress(json.dumps({"crc32": zlib.crc32(content), "files": states}).encode(), 1)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(len(header).to_bytes(8, "little") + header + content)
-    os.replace(temporary, target)
+    with replaced_file(target) as temporary:
+        temporary.write_bytes(len(header).to_bytes(8, "little") + header + content)
 
 
 def read_block(path: Path) -> bytes | None:

@@ -5,7 +5,6 @@ manifest gives a new table. Utterances are made when they are asked for.
 """
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from finetune.core.files import sha256_file
+from finetune.core.files import replaced_file, sha256_file
 from finetune.core.lazy_sequence import LazySequence
 from finetune.data.arrow_columns import number_column, optional_column, text_column, text_list_column
 from finetune.data.manifest import PROMPT_COLUMNS, TEXT_KEYS, Utterance, stream_manifest
@@ -182,14 +181,13 @@ def write_table(path: Path, utterances: Iterable[Utterance], manifest_sha256: st
         OSError: the file cannot be written.
     """
     schema = SCHEMA.with_metadata({MANIFEST_KEY: manifest_sha256.encode(), VERSION_KEY: VERSION})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for batch in _record_batches(utterances):
-                writer.write_batch(batch)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replaced_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, schema) as writer,
+    ):
+        for batch in _record_batches(utterances):
+            writer.write_batch(batch)
 
 
 def _mapped(path: Path, manifest_sha256: str) -> pa.Table | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.core.config import Recipe
+from finetune.core.files import write_bytes
 from finetune.tracking.trackers import call_each, close_trackers, open_trackers
 from finetune.training.callbacks import CallbackList, SkippedClip, StepRecord, TrainerCallback, ValidationRecord
 from finetune.training.progress import Progress
@@ -112,9 +113,7 @@ def rewind(path: Path, step: int) -> None:
             damaged += 1
     if damaged:
         log.warning("%s: dropped %d damaged lines", path, damaged)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(b"".join(lines))
-    os.replace(temporary, path)
+    write_bytes(path, b"".join(lines))
 
 
 def _finite(value: Any) -> Any:

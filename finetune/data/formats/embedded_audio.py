@@ -1,7 +1,6 @@
 """Writes audio that is embedded in a dataset (bytes of a file, or samples) to files, which `audit` then checks."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
@@ -11,6 +10,7 @@ import numpy as np
 import soundfile
 
 from finetune.core.errors import DataError
+from finetune.core.files import replaced_file
 from finetune.data.cells import cell_number, shown
 
 MAGIC = {
@@ -104,8 +104,6 @@ def _target(stem: str, digest: Any, suffix: str, media_dir: Path) -> Path:
 
 def _write_once(target: Path, write: Callable[[Path], object]) -> str:
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        write(temporary)
-        os.replace(temporary, target)
+        with replaced_file(target) as temporary:
+            write(temporary)
     return str(target)
