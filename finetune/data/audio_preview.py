@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from finetune.core.errors import DataError
 from finetune.core.wording import count
-from finetune.data.audio_file import count_channels
 from finetune.data.byte_range import is_url
+from finetune.data.channels import num_channels
 from finetune.data.row import Row
 
 MAX_FILES = 500  # of a corpus
@@ -18,7 +17,7 @@ def preview_channels(rows: Iterable[Row]) -> Iterator[str]:
     paths = list(dict.fromkeys(path for path in without if isinstance(path, str)))
     remote = any(is_url(path) for path in paths[:MAX_FILES])
     files = paths[: MAX_REMOTE if remote else MAX_FILES]
-    several = [(path, channels) for path in files if (channels := _channels(path)) > 1]
+    several = [(path, channels) for path in files if (channels := num_channels(path) or 0) > 1]
     if several:
         path, channels = several[0]
         yield (
@@ -27,10 +26,3 @@ def preview_channels(rows: Iterable[Row]) -> Iterator[str]:
             f"{path} ({channels}); if a transcript belongs to one channel, give its number (from 0) in a column "
             f"`channel`"
         )
-
-
-def _channels(path: str) -> int:
-    try:
-        return count_channels(path)
-    except DataError:  # prepare reports it
-        return 0

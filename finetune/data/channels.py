@@ -22,7 +22,7 @@ def check_numbering(rows: Iterable[Row], source: str) -> None:
     Raises:
         DataError: a row has a channel that is the number of channels of its file.
     """
-    num_channels = lru_cache(CACHED)(_num_channels)
+    cached = lru_cache(CACHED)(num_channels)
     files = set[int]()
     for row in rows:
         path = cell_text(row.values.get("audio_filepath"))
@@ -30,7 +30,7 @@ def check_numbering(rows: Iterable[Row], source: str) -> None:
         files.add(hash(path))
         if len(files) > MAX_FILES:
             break
-        if number is not None and number == num_channels(path):
+        if number is not None and number == cached(path):
             raise DataError(
                 f"{row.where}: channel {shown(row.values.get('channel'))} does not exist: the file has {number}, and "
                 "channels are numbered from 0. No row has channel 0, so the channels seem to be numbered from 1: "
@@ -47,7 +47,7 @@ def channel_number(value: object) -> int | None:
         return None
 
 
-def _num_channels(path: str) -> int | None:
+def num_channels(path: str) -> int | None:
     """The number of channels in the header of a file; None if the audit will report the file."""
     try:
         return count_channels(path)

@@ -127,14 +127,11 @@ def _preview_style(recipe: Recipe, splits: dict[str, list[Corpus]]) -> Iterator[
 
 def _preview_settings(recipe: Recipe, splits: dict[str, list[Corpus]]) -> Iterator[str]:
     """The settings that have no effect on the data."""
-    test, with_keywords = splits.get("test", []), [name for name, corpora in splits.items() if _has_keywords(corpora)]
+    test = splits.get("test", [])
+    with_keywords = [name for name, corpora in splits.items() if any(corpus.facts.has_keywords for corpus in corpora)]
     if _is_sampled(test):
         yield f"data.test has more than {LARGEST_EXACT:,} rows: its groups and terms are checked by `finetune prepare`"
     yield from unused_settings(recipe, [] if _is_sampled(test) else list(_texts(test)), with_keywords)
-
-
-def _has_keywords(corpora: Iterable[Corpus]) -> bool:
-    return any(corpus.facts.has_keywords for corpus in corpora)
 
 
 def _is_sampled(corpora: Sequence[Corpus]) -> bool:

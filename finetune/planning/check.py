@@ -197,7 +197,8 @@ def _plan(
     if steps is None:
         return None, [], None, None
     frames = sum(_seconds(item) for item in training.values()) / FRAME_SECONDS
-    clips, characters = sum(item.rows for item in splits.values()), sum(map(_characters, splits.values()))
+    clips = sum(item.rows for item in splits.values())
+    characters = sum(sum(item.characters) for item in splits.values())
     disk = plan_disk(model, recipe, run, clips, characters, int(frames))
     check.attempt(lambda: check_disk(disk))
     devices = [default_device()] if torch.cuda.device_count() else ["cpu", "cuda"]
@@ -212,10 +213,6 @@ def _plan(
         scored = sum(_seconds(splits[split]) for split in ("valid", "canary") if split in splits)
         time = check.attempt(lambda: measure(recipe, steps, splits["valid"].clips, scored))
     return steps, memory, disk, time
-
-
-def _characters(facts: SplitFacts) -> int:
-    return sum(facts.characters)
 
 
 def _seconds(facts: SplitFacts) -> float:

@@ -16,7 +16,7 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.audio_state import has_bytes
 from finetune.metrics.groups import GroupTable
 from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
-from finetune.metrics.results import BySystem, EvaluationResults, ProbeResults, read_results
+from finetune.metrics.results import EvaluationResults, read_results
 from finetune.metrics.scorecard import BINS
 from finetune.metrics.scores import Scores
 from finetune.report import tables, verdict
@@ -112,7 +112,7 @@ def _numbers(results: EvaluationResults, trained: Mapping[str, Any]) -> Iterator
         difference = results.differences[name]
         yield from _with_ends(f"{prefix}/difference", difference.difference, difference.low, difference.high)
         yield f"{prefix}/p_value", difference.p_value
-    for system, probes in _probes(results.probes):
+    for system, probes in (results.probes or {}).items():
         yield f"results/probes/{system}/clips_with_words", probes.with_output
         yield f"results/probes/{system}/words_per_minute", probes.words_per_minute
 
@@ -139,10 +139,6 @@ def _metrics(scores: Scores) -> dict[str, tuple[float, float | None, float | Non
     if scores.rtfx is not None:
         metrics["rtfx"] = (scores.rtfx, None, None)
     return metrics
-
-
-def _probes(probes: BySystem[ProbeResults] | None) -> list[tuple[str, ProbeResults]]:
-    return list(probes.items()) if probes else []
 
 
 def _verdict(results: EvaluationResults, recipe: Recipe) -> Table:

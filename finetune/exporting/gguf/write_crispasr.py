@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from finetune.core.errors import ModelError
 from finetune.core.extras import require
@@ -68,9 +67,5 @@ def _tensors(weights: HubWeights) -> list[StoredTensor]:
     for name, other in ((EMBEDDING, OUTPUT), (OUTPUT, EMBEDDING)):  # one matrix for both is stored once in the folder
         if name not in tensors:
             tensors[name] = StoredTensor(name, tensors[other].shape, tensors[other].read)
-    filters = StoredTensor("audio.mel_filters", (N_FFT // 2 + 1, NUM_MELS), _filters)
+    filters = StoredTensor("audio.mel_filters", (N_FFT // 2 + 1, NUM_MELS), partial(mel_filters, torch.device("cpu")))
     return [filters, *tensors.values()]
-
-
-def _filters() -> Tensor:
-    return mel_filters(torch.device("cpu"))
