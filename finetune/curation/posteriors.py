@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance
+from finetune.curation.transcript_words import SPACE
 from finetune.data.audio import MIN_SAMPLES, SAMPLE_RATE
 from finetune.data.features import FRAME_SECONDS, log_mel, num_frames, pad_features
 from finetune.model.ctc import BLANK
 from finetune.model.granite import SpeechModel
 
-SPACE = ord(" ")
 FRAME_SAMPLES = round(FRAME_SECONDS * SAMPLE_RATE)
 WINDOW_FRAMES = 1200  # frames that a window adds, 24 s
 CONTEXT_FRAMES = 150  # frames on each side that are encoded too; a window is then as long as the longest training clip

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.curation.posteriors import SPACE, Posteriors
+from finetune.curation.posteriors import Posteriors
+from finetune.curation.transcript_words import SPACE
 from finetune.model.ctc import BLANK
 
 STAR_COST = 2.0  # nats for a frame of audio that is not in the text, times the probability that it has a character

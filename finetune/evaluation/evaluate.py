@@ -17,6 +17,7 @@ from finetune.data.audio import load_utterance
 from finetune.data.audio_files import require_audio_files
 from finetune.data.manifest import Utterance, read_manifest
 from finetune.data.normalizer_choice import normalizer_for
+from finetune.data.splits import TRAINING_SPLITS
 from finetune.evaluation.decode import system_output
 from finetune.evaluation.decode_run import Backend, DecodedRun, decode_run
 from finetune.evaluation.scoring_sets import scoring_sets, transcriptions
@@ -113,9 +114,7 @@ def evaluate(
     }
     require_audio_files(run, splits)
     require_translation_scorer([item for items in splits.values() for item in items])
-    training = {
-        split: read_manifest(run.manifest(split)) for split in ("train", "replay") if run.manifest(split).is_file()
-    }
+    training = {split: read_manifest(run.manifest(split)) for split in TRAINING_SPLITS if run.manifest(split).is_file()}
     options = _scoring_options(recipe, splits["test"], [item.text for rows in training.values() for item in rows])
     synthetic = synthetic_training(training.get("train", []), options.terms, _terms_preset(splits["test"], recipe))
     decoded = decode_run(recipe, run, splits, options, backend or Backend())

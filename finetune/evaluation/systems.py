@@ -15,13 +15,13 @@ from finetune.core.wording import count
 from finetune.data.manifest import Utterance
 from finetune.evaluation.hypothesis_files import ClipNames, HypothesisRow, read_hypotheses
 from finetune.inference.saved_options import clip_options
+from finetune.metrics.results import SYSTEMS
 from finetune.metrics.sclite import Segment, labels_of
 from finetune.metrics.scorecard import SystemOutput
 from finetune.model.model_source import model_suggestion
 
 log = logging.getLogger(__name__)
 
-SIDES = ("base", "adapted")
 RECIPES = (".yaml", ".yml")
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.jsonl)(?<!\.json)(?<!\.csv)(?<!\.tsv)(?<!\.trn)")
 
@@ -82,7 +82,7 @@ def parse_system(name: str) -> System:
             raise RecipeError(f"{name}: the model is missing; write {kind}:MODEL")
         return System(name, kind, model)
     root, _, side = name.rpartition(":")
-    if side not in SIDES or not Path(root).is_dir():
+    if side not in SYSTEMS or not Path(root).is_dir():
         root, side = name, "adapted"
     path = Path(root)
     if path.is_file() and path.suffix not in RECIPES:

@@ -9,7 +9,7 @@ from finetune.data.manifest import Utterance
 from finetune.data.normalizer_choice import normalizer_for
 from finetune.evaluation.scoring_sets import by_task
 from finetune.evaluation.utterances import clip_of
-from finetune.metrics.results import TaskResult
+from finetune.metrics.results import SYSTEMS, TaskResult
 from finetune.metrics.scorecard import Clip, ScoringOptions, SystemOutput
 from finetune.metrics.task_scores import TaskScores, task_differences, task_scores
 
@@ -36,7 +36,7 @@ def compare_tasks(
     """
     results = []
     for clips, indices, scoring in _parts(utterances, options):
-        base, adapted = ([outputs[system][i] for i in indices] for system in ("base", "adapted"))
+        base, adapted = ([outputs[system][i] for i in indices] for system in SYSTEMS)
         result = TaskResult(
             base=task_scores(clips, base, scoring),
             adapted=task_scores(clips, adapted, scoring),

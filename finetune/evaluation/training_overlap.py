@@ -9,11 +9,10 @@ from finetune.core.model_limits import ADAPTATION
 from finetune.core.run_dir import RunDir
 from finetune.core.wording import count, verb
 from finetune.data.manifest import Utterance, read_manifest
+from finetune.data.splits import TRAINING_SPLITS
 from finetune.evaluation.systems import System
 from finetune.metrics.scorecard import Clip
 from finetune.metrics.scores import Comparison
-
-TRAINING = ("train", "replay")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def _manifests(system: System) -> list[Path]:
         run = RunDir(folder.resolve().parent)
     else:
         return []
-    return [run.manifest(split) for split in TRAINING]
+    return [run.manifest(split) for split in TRAINING_SPLITS]
 
 
 def _audio(item: Utterance) -> set[tuple[str, float, int | None]]:

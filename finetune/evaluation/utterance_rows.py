@@ -8,6 +8,7 @@ from finetune.data.manifest import Utterance
 from finetune.inference.recognize import Hypothesis
 from finetune.metrics.hallucination import written_language
 from finetune.metrics.result_rows import UtteranceResult
+from finetune.metrics.results import SYSTEMS
 from finetune.metrics.sclite import Segment, ctm, stm, trn, write_lines
 from finetune.metrics.scorecard import Clip, SystemOutput, flags_of
 from finetune.metrics.wer import errors_per_utterance
@@ -52,7 +53,7 @@ def utterance_rows(
     }
     flags = {system: flags_of(clips, column, preset) for system, column in outputs.items()}
     for index, item in enumerate(utterances):
-        base, adapted = (outputs[system][index] for system in ("base", "adapted"))
+        base, adapted = (outputs[system][index] for system in SYSTEMS)
         yield UtteranceResult(
             set=name,
             id=item.id,

@@ -11,6 +11,7 @@ from finetune.core.config import Recipe
 from finetune.data.audio import SAMPLE_RATE
 from finetune.data.features import FRAME_SECONDS, num_frames
 from finetune.data.manifest import Utterance
+from finetune.data.splits import TRAINING_SPLITS
 from finetune.data.utterance_table import open_manifest
 from finetune.model.granite import SpeechModel
 from finetune.model.prompt import encode_text, render
@@ -201,7 +202,7 @@ def _estimated(
         render(model.tokenizer, recipe.model.instruction, profile=model.profile).around(model.audio_token_id, 0)
     )
     spacing = max(1, sum(item.rows for item in facts.values()) // limits.planned)
-    counts, columns = zip(*(_planned(facts.get(split), recipe, spacing) for split in ("train", "replay")), strict=True)
+    counts, columns = zip(*(_planned(facts.get(split), recipe, spacing) for split in TRAINING_SPLITS), strict=True)
     rows, weights = np.split(np.concatenate(columns), [2], axis=1)
     chosen = sample_replay(len(columns[0]), len(columns[1]), recipe.data.replay_weight, recipe.seed, 0)
     chosen = sample_weighted(chosen, weights[:, 0], recipe.seed, 0)

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from finetune.core.wording import count
+from finetune.data.splits import TRAINING_SPLITS
 from finetune.metrics.blocks import MIN_BLOCKS
+from finetune.metrics.results import SYSTEMS
 from finetune.metrics.scores import TermRow
 from finetune.metrics.significance import SIGNIFICANCE
 from finetune.report.facts import Advice, Facts
@@ -39,7 +41,7 @@ def pseudo_labels(facts: Facts) -> Advice | None:
     if not counts:
         return None
     shown = ", ".join(f"{count(number, 'clip')} of {split}" for split, number in counts.items())
-    if {*counts} - {"train", "replay"}:
+    if {*counts} - {*TRAINING_SPLITS}:
         action = "Remove them from valid, test and canary: these scores show how well a model is repeated."
     else:
         action = "Check some of them. An error that they repeat is learned; transcripts by people are worth more."
@@ -241,7 +243,7 @@ def synthetic_training(facts: Facts) -> Advice | None:
     if not synthetic.terms:
         return None
     rows = facts.results.details["test: real" if recorded else "test"]
-    recalls = [_recall_of(synthetic.terms, rows[system].terms) for system in ("base", "adapted")]
+    recalls = [_recall_of(synthetic.terms, rows[system].terms) for system in SYSTEMS]
     measured = f" Their recall on {clips} is {percent(recalls[1])} % (base {percent(recalls[0] or 0.0)} %)."
     return Advice(
         "synthetic training",

@@ -16,7 +16,7 @@ from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.audio_state import has_bytes
 from finetune.metrics.groups import GroupTable
 from finetune.metrics.result_rows import SuspiciousReference, UtteranceResult
-from finetune.metrics.results import EvaluationResults, read_results
+from finetune.metrics.results import SYSTEMS, EvaluationResults, read_results
 from finetune.metrics.scorecard import BINS
 from finetune.metrics.scores import Scores
 from finetune.report import tables, verdict
@@ -183,7 +183,7 @@ def _groups(group_tables: Sequence[GroupTable], private: bool) -> dict[str, Tabl
 
     def cells(row: Any) -> Iterator[Cell]:
         yield from (row.name, row.clips, row.words)
-        for system in ("base", "adapted"):
+        for system in SYSTEMS:
             yield from (row.wer[system], row.interval[system].low, row.interval[system].high)
 
     return {

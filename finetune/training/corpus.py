@@ -15,6 +15,7 @@ from finetune.core.errors import CheckpointError, DataError, RecipeError
 from finetune.core.run_dir import RunDir
 from finetune.core.wording import count
 from finetune.data.manifest import Utterance
+from finetune.data.splits import TRAINING_SPLITS
 from finetune.data.utterance_table import UtteranceTable, as_table
 from finetune.metrics.keyword_terms import sampling_inputs
 from finetune.model.granite import SpeechModel
@@ -22,7 +23,7 @@ from finetune.training.dataset import SpeechDataset
 from finetune.training.outline import Outline, stored_outline
 from finetune.training.plan import EpochPlan, objects, padding_fraction, plan_epoch
 
-SPLITS = ("train", "replay", "valid", "canary")
+SPLITS = (*TRAINING_SPLITS, "valid", "canary")
 OUTLINE = "epochs.json"
 VERSION = 3  # raise it when plans change
 
@@ -91,7 +92,7 @@ class TrainingCorpus:
         self.validation: dict[str, UtteranceTable] = {
             split: self.clips[split] for split in ("valid", "canary") if split in clips
         }
-        self._trained = [split for split in ("train", "replay") if split in clips]
+        self._trained = [split for split in TRAINING_SPLITS if split in clips]
         files = [manifests[split] for split in self._trained] if manifests else []
         known = all(self.clips[split].manifest_sha256 for split in self._trained)
         self._folder = files[0].parent if files and known else None

@@ -13,6 +13,7 @@ from finetune.core.errors import DataError
 from finetune.core.files import read_json, write_json
 from finetune.core.run_dir import RunDir
 from finetune.data.audio import SAMPLE_RATE, load_utterance
+from finetune.data.splits import TRAINING_SPLITS
 from finetune.data.utterance_table import joined_tables, open_manifest
 from finetune.training.augment import Applied, WaveAugment, sample_rng
 from finetune.training.clip_table import ClipTable
@@ -59,7 +60,7 @@ def write_preview(recipe: Recipe, run: RunDir, folder: Path, count: int, epoch: 
     Raises:
         DataError: no clip can be read, the folder cannot be written, or augmentation lacks a recording.
     """
-    tables = [open_manifest(run.manifest(split)) for split in ("train", "replay") if getattr(recipe.data, split)]
+    tables = [open_manifest(run.manifest(split)) for split in TRAINING_SPLITS if getattr(recipe.data, split)]
     base, counts = joined_tables(tables), (len(tables[0]), sum(map(len, tables[1:])))
     chosen = epoch_clips(recipe, base, counts, kinds_of(base) if recipe.augment.concat else [], epoch)
     table = ClipTable(base, chosen.added, chosen.occurrences, chosen.no_speech)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from finetune.core.errors import DataError
 from finetune.data.manifest import Utterance
+from finetune.data.splits import TRAINING_SPLITS
 from finetune.data.utterance_table import as_table
 from finetune.training.callbacks import SkippedClip, TrainerCallback
 
 log = logging.getLogger(__name__)
 
-TRAINED = ("train", "replay")
 SHOWN = 3  # clips that an error message lists
 
 
@@ -34,7 +34,7 @@ class UnreadableClips:
     ) -> None:
         self.splits = {split: as_table(items) for split, items in splits.items()}
         self.max_fraction, self.reasons = max_fraction, reasons
-        self.trained = {name for split in TRAINED for name in reasons.get(split, {})}
+        self.trained = {name for split in TRAINING_SPLITS for name in reasons.get(split, {})}
         self.unreported: list[tuple[str, str]] = []  # split and id
 
     def add(self, causes: Mapping[str, str], *splits: str) -> None:
@@ -47,7 +47,7 @@ class UnreadableClips:
         Raises:
             DataError: more than `data.max_bad_fraction` of a split, or all of it, cannot be read.
         """
-        for split in splits or TRAINED:
+        for split in splits or TRAINING_SPLITS:
             if split not in self.splits:
                 continue
             known = self.reasons.get(split, {})
@@ -55,7 +55,7 @@ class UnreadableClips:
             if not new:
                 continue
             reasons = self.reasons[split] = {**known, **new}
-            self.trained |= set(new) if split in TRAINED else set()
+            self.trained |= set(new) if split in TRAINING_SPLITS else set()
             self.unreported += [(split, name) for name in new]
             count, total = len(reasons), len(self.splits[split])
             if count > self.max_fraction * total or count == total:
