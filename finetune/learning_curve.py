@@ -87,8 +87,7 @@ def learning_curve(
     if sum(scored.words) < MIN_WORDS:
         raise DataError(
             f"data.{options.split}: {count(sum(scored.words), 'word')} {verb(sum(scored.words), 'is', 'are')} "
-            f"too few for a curve; at least {MIN_WORDS} are "
-            "needed, and several thousand for narrow intervals"
+            f"too few for a curve; at least {MIN_WORDS} are needed, and several thousand for narrow intervals"
         )
     clips = open_manifest(run.manifest("train"))
     speakers = list(clips.texts("speaker"))

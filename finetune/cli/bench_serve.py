@@ -100,8 +100,7 @@ def format_load(result: "LoadResult") -> list[str]:
     """A line on the load, one table row for each rate, and the errors and warnings of each."""
     lines = [
         f"{result.model} at {result.url}: {count(result.clips, 'clip')}, "
-        f"{result.clip_seconds / result.clips:.1f} s on average, "
-        f"seed {result.seed}",
+        f"{result.clip_seconds / result.clips:.1f} s on average, seed {result.seed}",
         "",
         f"{'requests/s':>10}{'answered':>12}{'p50 s':>9}{'p95 s':>9}{'p99 s':>9}{'max s':>9}"
         + f"{'first p50':>11}" * result.stream

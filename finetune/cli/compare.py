@@ -211,8 +211,7 @@ def _normalizer_changes(result: "CompareResult") -> list[str]:
         return []
     return [
         f"the normalizer removes at least half of {count(len(changes), 'text')}, such as that of clip "
-        f"{min(changes)[0]!r} "
-        "(--json lists them)"
+        f"{min(changes)[0]!r} (--json lists them)"
     ]
 
 

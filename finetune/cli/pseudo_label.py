@@ -59,8 +59,7 @@ def _lines(summary: "PseudoLabelSummary") -> list[str]:
     """The summary as text."""
     lines = [
         f"{summary.kept} of {count(summary.clips, 'clip')} kept, {summary.kept_seconds / 60:.1f} of "
-        f"{summary.seconds / 60:.1f} "
-        "minutes"
+        f"{summary.seconds / 60:.1f} minutes"
     ]
     lines += [f"set aside: {count(number, 'clip')}: {reason}" for reason, number in summary.set_aside.items()]
     if summary.transcribed:

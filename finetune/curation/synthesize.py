@@ -133,8 +133,7 @@ def synthesize_clips(plan: Sequence[PlannedClip], files: SynthesisFiles, workers
             finished = sum(files.audio(clip.id).is_file() for clip in plan)
             raise type(error)(
                 f"{error}\n{finished} of {count(len(plan), 'clip')} are finished and are kept in "
-                f"{files.folder / 'audio'}; "
-                "rerun the same command to resume, or leave this voice out"
+                f"{files.folder / 'audio'}; rerun the same command to resume, or leave this voice out"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -76,7 +76,7 @@ def require_audio_files(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) 
         for split, reasons in _compare(run, splits).items():
             raise DataError(
                 f"data.{split}: the audio of {len(reasons)} of {count(len(splits[split]), 'clip')} can no "
-                f"longer be read: "
+                "longer be read: "
                 f"{_listed([f'{name} ({reason})' for name, reason in reasons.items()])}. Scores without them are of "
                 "another set: restore the files, or start again under another name (--set name=...), without these "
                 "clips"
@@ -119,10 +119,9 @@ def _compare_samples(
     changed = [f"{item.id} ({item.audio_filepath})" for (_, _, item), problem in checked if problem == CHANGED]
     if changed:
         raise DataError(
-            f"{run.manifests}: {count(len(changed), 'clip')} {verb(len(changed), 'has', 'have')} other audio "
-            f"than `finetune prepare` has read: "
-            f"{_listed(changed)}. Restore these files, or start again under another name (--set name=...); if "
-            f"nothing was trained, delete {run.marker('prepare')} to prepare again"
+            f"{run.manifests}: {count(len(changed), 'clip')} {verb(len(changed), 'has', 'have')} other audio than "
+            f"`finetune prepare` has read: {_listed(changed)}. Restore these files, or start again under another name "
+            f"(--set name=...); if nothing was trained, delete {run.marker('prepare')} to prepare again"
         )
     for (split, number, item), problem in checked:
         if problem is None:

@@ -21,8 +21,7 @@ def preview_channels(rows: Iterable[Row]) -> Iterator[str]:
     if several:
         path, channels = several[0]
         yield (
-            f"       {len(several)} of {count(len(files), 'audio file')} have several channels, which are "
-            f"averaged, such as "
-            f"{path} ({channels}); if a transcript belongs to one channel, give its number (from 0) in a column "
-            f"`channel`"
+            f"       {len(several)} of {count(len(files), 'audio file')} have several channels, which are averaged, "
+            f"such as {path} ({channels}); if a transcript belongs to one channel, give its number (from 0) in a "
+            "column `channel`"
         )

@@ -91,8 +91,7 @@ def _problems(rows: Corpus, name: str, max_bad_fraction: float) -> Iterator[str]
     if facts.num_faults > most and (fault := (row := rows[facts.first_fault]).fault):
         yield (
             f"{name}: {facts.num_faults} of {count(len(rows), 'row')} cannot be used, such as {row.where}: "
-            f"{fault.kind}: "
-            f"{fault.detail}"
+            f"{fault.kind}: {fault.detail}"
         )
 
 

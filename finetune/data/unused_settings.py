@@ -60,9 +60,9 @@ def unused_settings(recipe: Recipe, test: Sequence[Utterance], with_keywords: Co
     prompted = [item for item in test if false_keywords("", item.text, item.keywords, preset)]
     if prompted:
         yield (
-            f"data.test: the keywords of {len(prompted)} of {count(len(test), 'row')}, such as "
-            f"{prompted[0].id}, are in their "
-            "transcripts: the prompt contains the answer. Use the column `terms` for terms that are only scored"
+            f"data.test: the keywords of {len(prompted)} of {count(len(test), 'row')}, such as {prompted[0].id}, are "
+            "in their transcripts: the prompt contains the answer. Use the column `terms` for terms that are only "
+            "scored"
         )
 
 

@@ -308,8 +308,7 @@ def _notes(inputs: _Inputs, hypotheses: Mapping[str, SystemHypotheses], clips: S
     if preset not in UNSPACED and (japanese := sum(map(in_characters, utterances))):
         yield (
             f"{count(japanese, 'clip')} {verb(japanese, 'is', 'are')} Japanese or Chinese, without spaces "
-            f"between words, "
-            f"but {preset} counts words: score these clips separately with --normalizer ja-cer@2"
+            f"between words, but {preset} counts words: score these clips separately with --normalizer ja-cer@2"
         )
     if any(system.kind == "model" for system in inputs.systems) and any(clip.keywords for clip in clips):
         yield "models that transcribed now had the keywords of the manifest in their prompts; other systems did not"

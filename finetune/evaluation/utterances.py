@@ -76,8 +76,7 @@ def audited_utterances(rows: Sequence[Row], source: str) -> list[Utterance]:
     if audited.dropped:
         raise DataError(
             f"{source}: {len(audited.dropped)} of {count(len(rows), 'clip')} cannot be used. A score without "
-            f"them is not "
-            f"comparable; fix or remove them\n{format_problems(audited.dropped)}"
+            f"them is not comparable; fix or remove them\n{format_problems(audited.dropped)}"
         )
     return audited.kept
 

@@ -62,8 +62,7 @@ def check_prompt(model: SpeechModel, options: TranscribeOptions, tokenizer: Toke
     if words + audio + text > model.max_positions:
         raise ModelError(
             f"the prompt ({count(words, 'token')}, {count(len(keywords), 'keyword')}), the audio of a "
-            f"window ({audio}) and "
-            f"its text ({text}) need more than the model's {model.max_positions} positions; "
+            f"window ({audio}) and its text ({text}) need more than the model's {model.max_positions} positions; "
             f"{'give fewer keywords' if keywords else 'shorten the prompt, or lower max_new_tokens'}"
         )
     return prompt

@@ -250,6 +250,5 @@ def empty_references_note(scores: SetScores) -> str:
         return f"{start}; no words were recognized on them"
     return (
         f"{start}; {count(empty.words, 'word')} {verb(empty.words, 'was', 'were')} recognized on "
-        f"{empty.with_words} of them, such as {empty.ids[0]!r}: "
-        "insertions"
+        f"{empty.with_words} of them, such as {empty.ids[0]!r}: insertions"
     )

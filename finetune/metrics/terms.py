@@ -131,7 +131,7 @@ def count_terms(references: list[str], hypotheses: list[str], terms: list[str], 
     if len(references) != len(hypotheses):
         raise DataError(
             f"{count(len(references), 'reference')} but {count(len(hypotheses), 'hypothesis', 'hypotheses')}; "
-            f"give one hypothesis for each reference"
+            "give one hypothesis for each reference"
         )
     matcher = TermMatcher(terms, preset)
     in_references, in_hypotheses = (

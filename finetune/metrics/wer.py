@@ -148,8 +148,7 @@ def normalized(references: list[str], hypotheses: list[str], preset: str) -> tup
     if len(references) != len(hypotheses):
         raise DataError(
             f"{count(len(references), 'reference')} but {count(len(hypotheses), 'hypothesis', 'hypotheses')}; "
-            f"give one hypothesis for each "
-            "reference, an empty text if nothing was recognized"
+            "give one hypothesis for each reference, an empty text if nothing was recognized"
         )
     refs, hyps = ([normalize(text, preset) for text in texts] for texts in (references, hypotheses))
     return refs, list(map(match_compounds, refs, hyps)) if joins_compounds(preset) else hyps

@@ -74,8 +74,8 @@ class UnusableRows:
         if number > self.data.max_bad_fraction * self.total:
             raise DataError(
                 f"data.{self.split}: {number} of {count(self.total, 'row')} are unusable, more than "
-                f"data.max_bad_fraction "
-                f"{self.data.max_bad_fraction:g} allows; fix the rows or raise data.max_bad_fraction ({kinds})"
+                f"data.max_bad_fraction {self.data.max_bad_fraction:g} allows; fix the rows or raise "
+                f"data.max_bad_fraction ({kinds})"
             )
 
 

@@ -160,8 +160,7 @@ class TrainingCorpus:
         if outline and outline.steps[epoch] != len(plan):
             raise CheckpointError(
                 f"{self._folder}/{OUTLINE}: epoch {epoch + 1} has {count(len(plan), 'step')}, not "
-                f"{outline.steps[epoch]}; "
-                "delete this file and rerun"
+                f"{outline.steps[epoch]}; delete this file and rerun"
             )
         return plan
 

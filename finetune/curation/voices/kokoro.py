@@ -68,8 +68,7 @@ class KokoroVoice:
         if len(models) != 1 or len(styles) != 1:
             raise VoiceError(
                 f"{self.folder}: {count(len(models), '.onnx file')} and {count(len(styles), 'file')} of voices "
-                f"(.bin, .npz) instead of "
-                f"one of each; {INSTALL}"
+                f"(.bin, .npz) instead of one of each; {INSTALL}"
             )
         return _load(models[0], styles[0], self.threads)
 

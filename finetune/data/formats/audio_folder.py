@@ -158,9 +158,8 @@ def _check(folder: Path, links: str) -> None:
         reason = links or f"suffixes: {', '.join(sorted(AUDIO_SUFFIXES))}"
         raise DataError(f"{folder}: no audio files in this folder ({reason})")
     raise DataError(
-        f"{folder}: {count(number, 'audio file')}, but none has a transcript; add files such as "
-        f"{folder / first}.txt or "
-        f"{folder / first}.srt, or a metadata.csv with the columns file_name and text{unread_in(folder)}"
+        f"{folder}: {count(number, 'audio file')}, but none has a transcript; add files such as {folder / first}.txt "
+        f"or {folder / first}.srt, or a metadata.csv with the columns file_name and text{unread_in(folder)}"
     )
 
 

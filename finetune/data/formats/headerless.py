@@ -45,10 +45,9 @@ def missing_header(path: Path) -> Header | None:
             return Header(delimiter, names)
         if any(are_audio):
             raise DataError(
-                f"{path}:1: the table has no header, so its {count(len(table[0]), 'column')} cannot be named; "
-                f"add a first line "
-                f"with their names, such as {delimiter.join(('audio_filepath', 'text'))!r} (the first line is "
-                f"{shown(lines[0])})"
+                f"{path}:1: the table has no header, so its {count(len(table[0]), 'column')} cannot be named; add a "
+                f"first line with their names, such as {delimiter.join(('audio_filepath', 'text'))!r} (the first line "
+                f"is {shown(lines[0])})"
             )
     return None
 

@@ -86,7 +86,7 @@ def _until_error(rows: Iterator[Row], source: str) -> Iterator[Row]:
         except Exception as error:
             raise DataError(
                 f"{source}: the stream failed after {number} row{'s' * (number != 1)}: {_reason(error)}\nCheck "
-                f"the connection and run again"
+                "the connection and run again"
             ) from error
         if row is None:
             return

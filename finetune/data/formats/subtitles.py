@@ -149,8 +149,7 @@ def _check_rolling(cues: Sequence[Sequence[str]]) -> None:
     if repeated > 2 and 2 * repeated > sum(len(lines) > 1 for lines in filled):
         raise ValueError(
             f": {repeated} of {count(len(filled), 'cue')} repeat the line before them, as automatic captions "
-            f"that roll do; "
-            "export subtitles that do not roll"
+            "that roll do; export subtitles that do not roll"
         )
 
 

@@ -96,7 +96,7 @@ def _existing(api: HfApi, repository: str, public: bool, update: bool) -> list[s
     if names and not update:
         raise HubError(
             f"{repository} exists and has {count(len(names), 'file')}; add --update to replace them, or choose "
-            f"another name"
+            "another name"
         )
     if not info.private and not public:
         raise HubError(
