@@ -51,10 +51,10 @@ def _unfitting_packages(error: ImportError) -> str:
         except metadata.PackageNotFoundError:
             installed[name] = "missing"
     reason = " ".join(str(error).split())[:500]
-    found = ", ".join(f"{name} {version}" for name, version in installed.items())
+    versions = ", ".join(f"{name} {version}" for name, version in installed.items())
     needed = " ".join(f"'{package}'" for package in PACKAGES)
     return (
-        f"a Python package is missing or does not fit the others: {reason}\nInstalled: {found}\n"
+        f"a Python package is missing or does not fit the others: {reason}\nInstalled: {versions}\n"
         f"Run: pip install {needed}"
     )
 

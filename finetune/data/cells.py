@@ -60,17 +60,17 @@ def with_thousands(values: Iterable[object], unit: float) -> str:
         values: the values of the column.
         unit: seconds of its unit; if it is not smaller than one second, each value must state milliseconds.
     """
-    found = ""
+    example = ""
     for value in values:
         text = cell_text(value).casefold()
         number = MILLISECONDS.sub("", text)
         if not isinstance(value, str | int) or (unit >= 1 and number == text):
             return ""
         if THOUSANDS.fullmatch(number):
-            found = found or number
+            example = example or number
         elif not (number.isdecimal() and len(number) < 4):
             return ""
-    return found
+    return example
 
 
 def no_number(value: object) -> bool:

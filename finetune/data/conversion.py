@@ -155,11 +155,11 @@ def _without_audio(facts: Survey, count: int, folder: Path) -> DataError:
             f"{facts.source}: audio inside the rows (data:audio/...) is not read; write files, and their paths"
         )
     names = " and ".join(facts.tried) or shown(first.values.get("audio_filepath"))
-    found = elsewhere(facts.tried[0], folder) if facts.tried else ""
+    candidate = elsewhere(facts.tried[0], folder) if facts.tried else ""
     what = "has this name, and paths start at the folder of the table"
-    if Path(found).suffix != Path(facts.tried[0] if facts.tried else "").suffix:
+    if Path(candidate).suffix != Path(facts.tried[0] if facts.tried else "").suffix:
         what = "has another suffix"
-    hint = f": {shown(found)} {what}" if found else ""
+    hint = f": {shown(candidate)} {what}" if candidate else ""
     return DataError(
         f"{facts.source}: 0 of {count} audio files exist; tried {names} for {first.where}; correct the paths{hint}"
     )

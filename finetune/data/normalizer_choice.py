@@ -30,11 +30,11 @@ def scored_in_characters(utterances: Sequence[Utterance]) -> list[bool]:
     If nearly all texts with letters are in characters, so are the texts without a language, such as `OK` or an empty
     one.
     """
-    found = [in_characters(item) for item in utterances]
-    lettered = [value for value, item in zip(found, utterances, strict=True) if any(map(str.isalpha, item.text))]
+    flags = [in_characters(item) for item in utterances]
+    lettered = [value for value, item in zip(flags, utterances, strict=True) if any(map(str.isalpha, item.text))]
     if not lettered or sum(lettered) < NEARLY_ALL * len(lettered):
-        return found
-    return [value or not item.text_language for value, item in zip(found, utterances, strict=True)]
+        return flags
+    return [value or not item.text_language for value, item in zip(flags, utterances, strict=True)]
 
 
 def normalizer_for(utterances: Sequence[Utterance], default: str) -> str:

@@ -32,8 +32,8 @@ def warn_about_limits(
         decoding: how they are decoded.
     """
     items = list(utterances)
-    asked = ((instruction_of(item, instruction), decoding.in_prompt(item.keywords)) for item in items)
-    prompts = dict.fromkeys((text, bool(keywords)) for text, keywords in asked)
+    pairs = ((instruction_of(item, instruction), decoding.in_prompt(item.keywords)) for item in items)
+    prompts = dict.fromkeys((text, bool(keywords)) for text, keywords in pairs)
     for warning in dict.fromkeys(filter(None, (limits.prompt_warning(*prompt) for prompt in prompts))):
         log.warning("warning: %s", warning)
     searched = dict.fromkeys(word for item in items if has_ctc_text(item) for word in decoding.by_ctc(item.keywords))

@@ -136,10 +136,10 @@ def words_that_fit(
     frames = num_frames(np.array([round(item.duration * SAMPLE_RATE)]))
     room = model.max_positions - max_new_tokens - int(model.num_audio_tokens(torch.from_numpy(frames))[0])
 
-    asked = instruction_of(item, instruction, model.profile)
+    text = instruction_of(item, instruction, model.profile)
 
     def fits(count: int) -> bool:
-        prompt = render(model.tokenizer, asked, tuple(words[:count]), model.profile)
+        prompt = render(model.tokenizer, text, tuple(words[:count]), model.profile)
         return len(prompt.prefix) + len(prompt.suffix) <= room
 
     if fits(len(words)):

@@ -36,7 +36,7 @@ def training_overlap(systems: Sequence[System], clips: Sequence[Utterance]) -> d
     Raises:
         DataError: a manifest of a run is damaged.
     """
-    found = {}
+    overlaps = {}
     for system in systems:
         manifests = [path for path in _manifests(system) if path.is_file()]
         rows = [row for path in manifests for row in read_manifest(path)]
@@ -45,8 +45,8 @@ def training_overlap(systems: Sequence[System], clips: Sequence[Utterance]) -> d
         speakers = {item.speaker for item, same in zip(clips, shared, strict=True) if same or _name(item) in names}
         overlap = TrainingOverlap(frozenset(speakers - {""}), sum(shared))
         if overlap.speakers or overlap.clips:
-            found[system.name] = overlap
-    return found
+            overlaps[system.name] = overlap
+    return overlaps
 
 
 def _manifests(system: System) -> list[Path]:

@@ -75,8 +75,8 @@ def target_logits(
     for item, target in zip(utterances, tokens, strict=True):
         features, frames = pad_features([clip_features(model, item)])
         count = int(model.num_audio_tokens(frames)[0])
-        asked = instruction_of(item, instruction, model.profile)
-        prompt = render(model.tokenizer, asked, item.keywords, model.profile).around(model.audio_token_id, count)
+        text = instruction_of(item, instruction, model.profile)
+        prompt = render(model.tokenizer, text, item.keywords, model.profile).around(model.audio_token_id, count)
         hidden, _ = model(features, frames, torch.tensor([prompt + target], device=model.device))
         advance(item.duration)
         logits[item.id] = model.logits(hidden[0, len(prompt) - 1 :]).cpu()

@@ -151,8 +151,8 @@ def entities(
     rows = [_recall("number", zip(map(numbers, references), map(numbers, hypotheses), strict=True))]
     composed = [[unicodedata.normalize("NFC", text) for text in texts] for texts in (references, hypotheses)]
     for kind, pattern in _KINDS.items():
-        found = ([[match.casefold() for match in pattern.findall(text)] for text in texts] for texts in composed)
-        rows.append(_recall(kind, zip(*found, strict=True)))
+        matches = ([[match.casefold() for match in pattern.findall(text)] for text in texts] for texts in composed)
+        rows.append(_recall(kind, zip(*matches, strict=True)))
     named = zip(*composed, languages or [""] * len(references), strict=True)
     rows.append(_recall("name", (_names(*pair) for *pair, language in named if language not in CAPITAL_NOUNS)))
     return [row for row in rows if row.support or row.false_alarms]

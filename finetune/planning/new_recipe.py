@@ -149,7 +149,7 @@ def _augment(new: NewRecipe) -> list[str]:
 
 def _parts(new: NewRecipe) -> list[str]:
     """The blocks that train, if the goal trains more than the encoder has."""
-    wanted = GOALS.get(new.goal, {}).get("parts.encoder.blocks", "all")
-    if new.blocks is None or wanted == "all" or int(wanted) <= new.blocks:
+    blocks = GOALS.get(new.goal, {}).get("parts.encoder.blocks", "all")
+    if new.blocks is None or blocks == "all" or int(blocks) <= new.blocks:
         return []
-    return ["parts:", "  encoder:", f"    blocks: all  # the goal trains {wanted}, and this encoder has {new.blocks}"]
+    return ["parts:", "  encoder:", f"    blocks: all  # the goal trains {blocks}, and this encoder has {new.blocks}"]

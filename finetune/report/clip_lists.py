@@ -87,8 +87,8 @@ def _view(anchor: str, row: Row, preset: str, audio: "_Audio") -> ClipView:
         flags = row.flags
         facts += [row.speaker] if row.speaker else []
         if row.written_language:
-            asked = row.target_language or row.language
-            facts.append(f"{row.set}: {asked} asked for, {row.written_language} written")
+            expected = row.target_language or row.language
+            facts.append(f"{row.set}: {expected} asked for, {row.written_language} written")
         facts.append(_errors(row))
     return ClipView(
         id=row.id,

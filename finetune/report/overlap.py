@@ -13,7 +13,7 @@ from finetune.report.facts import Overlap
 def read_overlap(run: RunDir) -> Overlap:
     """The overlap of test and canary with train and replay that `finetune prepare` finds; none without its file."""
     warnings = (
-        {split: found["warnings"] for split, found in read_json(run.problems).items()} if run.problems.is_file() else {}
+        {split: rows["warnings"] for split, rows in read_json(run.problems).items()} if run.problems.is_file() else {}
     )
     problems = {
         split: [item for item in items if item["kind"].endswith(("also in train", "also in replay"))]

@@ -95,17 +95,17 @@ def with_adapters(base: ServedModel, folders: dict[str, Path], memory: float) ->
     """
     if base.name in folders:
         raise RecipeError(f"--adapter {base.name}=...: this is the name of the base; choose another, or set --name")
-    found = [find_adapter(name, folder, base) for name, folder in folders.items()]
-    adapters = [_read(item, base.network) for item in found]
+    checked = [find_adapter(name, folder, base) for name, folder in folders.items()]
+    adapters = [_read(item, base.network) for item in checked]
     _check_memory(base.network, adapters, memory)
     models: dict[str, ServedModel] = {}
-    for item, adapter in zip(found, adapters, strict=True):  # copies of the base as it is, before it gets LoRA
+    for item, adapter in zip(checked, adapters, strict=True):  # copies of the base as it is, before it gets LoRA
         if adapter.full:
             network = _copy_sharing(base.network, adapter.full)
             apply_adapter(network, adapter, item.folder)
             models[item.name] = ServedModel(item.name, network, item.options, item.limits, base.name)
     adapted: PeftModel | None = None
-    for number, (item, adapter) in enumerate(zip(found, adapters, strict=True)):
+    for number, (item, adapter) in enumerate(zip(checked, adapters, strict=True)):
         if not adapter.full:
             adapted = apply_adapter(base.network, adapter, item.folder, adapted=adapted, name=f"adapter{number}")
             if adapted is None:
@@ -114,7 +114,7 @@ def with_adapters(base: ServedModel, folders: dict[str, Path], memory: float) ->
             model.options, model.limits = item.options, item.limits
             models[item.name] = model
     first = base if adapted is None else LoraModel(base, adapted)
-    return [first, *(models[item.name] for item in found)]
+    return [first, *(models[item.name] for item in checked)]
 
 
 def find_adapter(name: str, folder: Path, base: ServedModel) -> AdapterFolder:

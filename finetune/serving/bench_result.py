@@ -131,7 +131,7 @@ def summarize(rate: float, outcomes: Sequence[Outcome]) -> RateResult:
     texts = defaultdict[tuple[int, int], list[str | None]](list)
     for item in completed:
         texts[item.clip, item.variant].append(item.text)
-    repeated = [found for found in texts.values() if len(found) > 1]
+    repeated = [answers for answers in texts.values() if len(answers) > 1]
     return RateResult(
         rate=rate,
         requests=len(outcomes),
@@ -147,7 +147,7 @@ def summarize(rate: float, outcomes: Sequence[Outcome]) -> RateResult:
         audio_seconds_per_second=sum(item.audio_seconds for item in completed) / end,
         most_at_once=_most_at_once(outcomes),
         client_delay=max(item.sent - item.planned for item in outcomes),
-        clips_with_different_texts=sum(len({*found}) > 1 for found in repeated) if repeated else None,
+        clips_with_different_texts=sum(len({*answers}) > 1 for answers in repeated) if repeated else None,
     )
 
 

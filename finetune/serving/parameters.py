@@ -124,13 +124,13 @@ def _check_chunking(fields: Fields) -> None:
 
 
 def _granularities(fields: Fields, form: str) -> tuple[str, ...]:
-    asked = tuple(dict.fromkeys(fields.get("timestamp_granularities", ())))
-    if wrong := [item for item in asked if item not in GRANULARITIES]:
+    values = tuple(dict.fromkeys(fields.get("timestamp_granularities", ())))
+    if wrong := [item for item in values if item not in GRANULARITIES]:
         raise _wrong("timestamp_granularities", wrong[0], " or ".join(GRANULARITIES))
-    if asked and form != "verbose_json":
+    if values and form != "verbose_json":
         message = "timestamp_granularities needs response_format verbose_json"
         raise ApiError(400, message, "timestamp_granularities", "invalid_value")
-    return asked or ("segment",)
+    return values or ("segment",)
 
 
 def _options(fields: Fields, task: Task, defaults: TranscribeOptions) -> TranscribeOptions:

@@ -255,8 +255,8 @@ def text_block(table: UtteranceTable, rows: ArrayLike, encoder: TextEncoder, key
     if not table.has_prompts:
         return TextBlock(texts, words)
     tasks, *others = (table.pick(name, rows) for name in PROMPT_COLUMNS)
-    asked = zip(tasks, *others, strict=True)
-    instructions = [prompt_text(row, encoder.instruction, encoder.profile) for row in asked]
+    cells = zip(tasks, *others, strict=True)
+    instructions = [prompt_text(row, encoder.instruction, encoder.profile) for row in cells]
     return TextBlock(texts, words, instructions, [not task for task in tasks])
 
 

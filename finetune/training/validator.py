@@ -52,10 +52,10 @@ class Validator:
 
         A run that was killed between a validation and its checkpoint has an adapter that is newer than the checkpoint.
         """
-        run, found = self.context.run, list[dict[str, Any] | None]([None])
+        run, records = self.context.run, list[dict[str, Any] | None]([None])
         if self.context.accelerator.is_main_process and run.find_best():
-            found = [read_best(run)]
-        record = broadcast_object_list(found)[0]
+            records = [read_best(run)]
+        record = broadcast_object_list(records)[0]
         if record is None:
             log.warning("%s: is missing, so the next weights that are scored are saved there", run.best)
             self.state.best = None

@@ -131,12 +131,12 @@ def check_recordings(recordings: Sequence[Recording], entry: str, key: str) -> N
             with open_audio(recording.path) as file:
                 seconds = file.frames / file.samplerate - recording.offset
                 silent = _is_silent(file, recording, used)
-            wanted = seconds if recording.duration is None else recording.duration
-            if min(seconds, wanted) * SAMPLE_RATE < MIN_SAMPLES:
-                problems.append(f"{recording.path}: too short ({max(0.0, min(seconds, wanted)):.3f} s)")
-            elif wanted > seconds + TOLERANCE:
+            length = seconds if recording.duration is None else recording.duration
+            if min(seconds, length) * SAMPLE_RATE < MIN_SAMPLES:
+                problems.append(f"{recording.path}: too short ({max(0.0, min(seconds, length)):.3f} s)")
+            elif length > seconds + TOLERANCE:
                 problems.append(
-                    f"{recording.path}: the segment {recording.offset:.3f} to {recording.offset + wanted:.3f} s ends "
+                    f"{recording.path}: the segment {recording.offset:.3f} to {recording.offset + length:.3f} s ends "
                     f"after the end of the file at {recording.offset + seconds:.3f} s"
                 )
             elif silent:

@@ -296,11 +296,11 @@ def heading_of(text: str) -> str:
     stamps = [match for line in lines if (match := STAMP.match(line))]
     if 2 * len(stamps) > len(lines) > 1 and _in_order([match["first"] or match["time"] for match in stamps]):
         return stamps[0][0][:60].strip()
-    found = [(index, match["time"]) for index, line in enumerate(lines) if (match := HEADING.fullmatch(line))]
-    if len(found) < 2 or found[0][0] > 1 or any(second[0] - first[0] < 2 for first, second in pairwise(found)):
+    headings = [(index, match["time"]) for index, line in enumerate(lines) if (match := HEADING.fullmatch(line))]
+    if len(headings) < 2 or headings[0][0] > 1 or any(second[0] - first[0] < 2 for first, second in pairwise(headings)):
         return ""
-    is_ordered = _in_order([time for _, time in found])
-    return lines[found[0][0]][:60] if is_ordered and found[-1][0] + 1 < len(lines) else ""
+    is_ordered = _in_order([time for _, time in headings])
+    return lines[headings[0][0]][:60] if is_ordered and headings[-1][0] + 1 < len(lines) else ""
 
 
 def _in_order(clocks: Sequence[str]) -> bool:
