@@ -1,4 +1,7 @@
-"""`finetune pseudo-label`: machine transcripts of untranscribed audio that are good enough to train with."""
+"""`finetune pseudo-label`: machine transcripts of untranscribed audio that are good enough to train with.
+
+This is self-training with filtered labels (Kahn et al., arXiv 1909.09116); here a text is kept if two decoders agree.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

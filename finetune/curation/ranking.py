@@ -1,5 +1,7 @@
 """Ranks clips by how much their transcripts would teach: three scores, rare words that count less each time, no copies.
 
+The scores are those of active learning: entropy (uncertainty sampling), disagreement of two hypotheses (query by
+committee; both in Settles, "Active Learning Literature Survey", 2009), and the rarity of words.
 Each score is replaced by its rank among all clips (0 to 1), and the total is the mean of the three ranks. Clips are
 chosen one after another. A chosen clip makes its words less rare for the following ones, and a near copy of a chosen
 clip moves to the end.

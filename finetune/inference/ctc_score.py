@@ -1,4 +1,4 @@
-"""How probable a text of a window is by the CTC head, over all alignments."""
+"""How probable a text of a window is by the CTC head, over all alignments (Graves et al., ICML 2006)."""
 
 from collections.abc import Callable, Sequence
 from unicodedata import category, normalize

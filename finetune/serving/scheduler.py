@@ -1,4 +1,4 @@
-"""Continuous batching: one thread owns the models and transcribes the windows that requests are waiting for.
+"""Dynamic batching: one thread owns the models and transcribes the windows that requests are waiting for.
 
 Each batch takes what waits at that moment: windows of one model, from one request after the other, so a long recording
 does not hold up a short one. A batch starts some milliseconds later if requests that have just come are still being

@@ -40,7 +40,7 @@ def token_loss(hidden: Tensor, labels: Tensor, logits: Callable[[Tensor], Tensor
 
 
 def ctc_loss(logits: Tensor, num_frames: Tensor, targets: Sequence[list[int] | None]) -> Tensor:
-    """CTC loss, summed over a batch, with label 0 as the blank.
+    """CTC loss (Graves et al., ICML 2006), summed over a batch, with label 0 as the blank.
 
     The loss of a clip with too few frames for its labels is 0.
 

@@ -1,4 +1,7 @@
-"""Encodes and decodes a waveform to add the losses of a codec: libsndfile for telephone codecs, PyAV for others."""
+"""Encodes and decodes a waveform to add the losses of a codec.
+
+libsndfile has the telephone codecs (mu-law and A-law of ITU-T G.711, GSM 06.10), PyAV the others.
+"""
 
 import io
 from collections.abc import Callable, Iterable

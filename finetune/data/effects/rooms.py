@@ -33,7 +33,9 @@ def reverberate(wave: Wave, response: Wave) -> Wave:
 
 @lru_cache(ROOMS)
 def simulated_response(seed: int, number: int) -> Wave:
-    """The impulse response of a shoebox room of random size, decay, voice and microphone, by image sources.
+    """The impulse response of a shoebox room of random size, decay, voice and microphone.
+
+    It is computed by image sources (Allen and Berkley, JASA 65, 1979).
 
     Args:
         seed: of the run.
