@@ -155,9 +155,7 @@ def within(clips: Sequence[Utterance], seconds: float) -> list[Utterance]:
     return chosen
 
 
-def print_ranking(
-    ranked: Sequence[Utterance], truth: dict[str, str], known: Sequence[Utterance], preset: str, draws: int = 1000
-) -> None:
+def print_ranking(ranked: Sequence[Utterance], truth: dict[str, str], known: Sequence[Utterance], preset: str) -> None:
     """Prints the WER of the hypotheses and the new words of the best quarter, and those of random clips."""
     words = {word for clip in known for word in clip.text.split()}
 
@@ -168,7 +166,7 @@ def print_ranking(
     best, rng = ranked[: len(ranked) // 4], np.random.default_rng(1)
     drawn = [
         measures(within([replace(ranked[i], extra={"pred_text": ranked[i].extra["pred_text"]}) for i in order], length))
-        for order in (rng.permutation(len(ranked)) for _ in range(draws))
+        for order in (rng.permutation(len(ranked)) for _ in range(1000))
         for length in (seconds_of(best),)
     ]
     wer, new = measures(best)

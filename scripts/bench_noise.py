@@ -113,7 +113,7 @@ def changed_set(manifest: Path, change: Change, folder: Path) -> Path:
     return folder / "clips.jsonl"
 
 
-def rows_of(name: str, change: str, models: Sequence[str], result: CompareResult) -> Iterator[Row]:
+def rows_of(name: str, change: str, result: CompareResult) -> Iterator[Row]:
     for model, scores in result.systems.items():
         test = result.comparisons.get(model)
         text = f"{100 * test.difference:+.1f} ({100 * test.low:+.1f} to {100 * test.high:+.1f})" if test else ""
@@ -163,7 +163,7 @@ def main() -> None:
             for name, change in changes(noise, args.snr, args.lines).items():
                 path = changed_set(manifest, change, Path(folder) / f"{manifest.stem}-{name}")
                 result = compare(args.models, str(path), scoring_options(None, None), None, INSTRUCTION, [])
-                for row in rows_of(manifest.stem, name, args.models, result):
+                for row in rows_of(manifest.stem, name, result):
                     rows.append(row)
                     print(
                         f"| {row.set} | {row.change} | {row.model} | {100 * row.wer:.1f} ({100 * row.low:.1f} to "

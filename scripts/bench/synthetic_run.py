@@ -11,7 +11,6 @@ from finetune.core.config import Recipe
 from finetune.core.files import sha256_file, write_json
 from finetune.core.options import DecodingOptions
 from finetune.core.run_dir import RunDir
-from finetune.data.audio import load_audio
 from finetune.data.leaks import find_leaks
 from finetune.data.manifest import Utterance, write_manifest
 from finetune.data.style import split_style, write_style
@@ -33,16 +32,16 @@ def synthetic_run(
     splits: Mapping[str, Sequence[Utterance]],
     hypotheses: Mapping[str, Mapping[str, str]],
     sections: Mapping[str, Any],
-    audio: bool = False,
 ) -> RunDir:
     """Writes the files of prepare and train, and runs `evaluate` on the given hypotheses.
+
+    The audio of every clip is one second of noise.
 
     Args:
         root: the run directory; its name is the name of the run.
         splits: train, test and optionally canary.
         hypotheses: by system (base, adapted), the hypothesis of each utterance id; "" for a missing id.
         sections: of the recipe; `data` is extended by the manifests.
-        audio: measure the audio of the clips; otherwise every clip has one second of noise.
     """
     run = RunDir(root)
     for split, items in splits.items():
@@ -60,7 +59,7 @@ def synthetic_run(
     _write_prepared(run, recipe, splits)
     _write_trained(run)
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    result = evaluate(recipe, run, _backend(hypotheses), load_audio if audio else lambda *_: noise)
+    result = evaluate(recipe, run, _backend(hypotheses), lambda *_: noise)
     run.finish("evaluate", {"seconds": result.seconds})
     return run
 

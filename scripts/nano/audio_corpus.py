@@ -21,10 +21,9 @@ import numpy as np
 from finetune.core.errors import FinetuneError, VoiceError
 from finetune.curation.voices.voice import Sound
 from finetune.data.audio import SAMPLE_RATE
-from nano.audio_plan import HOURS, Hours, PlannedClip, Shard, held_out_shards, plan_shard, read_texts, texts_for
+from nano.audio_plan import Hours, PlannedClip, Shard, held_out_shards, plan_shard, read_texts, texts_for
 from nano.clip_shape import fault, shape, speech_bounds, to_wave
 from nano.voice_engines import line_for, open_voice, use_programs
-from nano.voice_table import ENGINES
 
 GUESSED_HOURS = 0.2  # of a shard that is being made
 MAX_REJECTED = 0.3  # of a shard; more means that the voice is broken
@@ -188,12 +187,7 @@ class Planner:
 
 
 def build_audio(
-    cache: Path,
-    hours: Hours = HOURS,
-    engines: Iterable[str] = ENGINES,
-    held_out: bool = False,
-    workers: int = 2,
-    end_time: float = float("inf"),
+    cache: Path, hours: Hours, engines: Iterable[str], held_out: bool, workers: int, end_time: float
 ) -> bool:
     """Makes the missing shards in `workers` processes. Returns whether all are complete.
 

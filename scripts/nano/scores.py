@@ -31,7 +31,7 @@ from nano.scaffold import TARGETS
 from nano.sounds import Sounds
 from nano.tasks import DEFAULT_NORMALIZER, ENGLISH, NORMALIZERS, Tasks
 
-CLIPS = 200  # of each set
+CLIPS, SEED = 200, 0  # of each set; chooses the clips and their effects
 DISTRACTORS = (9, 99)  # in lists with one word of the clip
 RARE, SHORTEST = 2, 4  # a word to tell occurs at most so often in training, and has so many letters
 MUSIC = ("melody", "chords", "beeps", "dial tone")
@@ -66,13 +66,7 @@ class ClipTranscriber:
 
 
 def score_clips(
-    model: SpeechModel,
-    clips: Clips,
-    tasks: Tasks,
-    effects: AugmentSection,
-    max_new_tokens: int,
-    limit: int = CLIPS,
-    seed: int = 0,
+    model: SpeechModel, clips: Clips, tasks: Tasks, effects: AugmentSection, max_new_tokens: int, limit: int
 ) -> dict[str, Any]:
     """The scores of clips, as fractions.
 
@@ -83,23 +77,22 @@ def score_clips(
         effects: what is done to clips.
         max_new_tokens: of the language model; 0 if it has not been trained with audio.
         limit: clips of each set.
-        seed: chooses the clips and their effects.
     """
-    sounds = Sounds(clips, effects, seed)
+    sounds = Sounds(clips, effects, SEED)
     clean = ClipTranscriber(model, lambda row: clips.wave(int(row)), max_new_tokens)
     noisy = ClipTranscriber(model, lambda row: sounds.wave(_item(clips, int(row))), max_new_tokens)
     result: dict[str, Any] = {"clips": {}, "with effects": {}}
-    for name, items in _sets(clips, limit, seed).items():
+    for name, items in _sets(clips, limit, SEED).items():
         result["clips"][name] = _error_rates(clean, items)
-    for language, items in _languages(clips, limit, seed).items():
+    for language, items in _languages(clips, limit, SEED).items():
         result["with effects"][language] = _error_rates(noisy, items)
     if max_new_tokens:
         result["keywords"] = {
             language: found
-            for language, items in _languages(clips, limit, seed).items()
-            if (found := _keyword_scores(clean, items, tasks.texts.get(language, ()), seed))
+            for language, items in _languages(clips, limit, SEED).items()
+            if (found := _keyword_scores(clean, items, tasks.texts.get(language, ()), SEED))
         }
-        result["translation"] = _translations(clean, clips, tasks.phrase_book, limit, seed)
+        result["translation"] = _translations(clean, clips, tasks.phrase_book, limit, SEED)
     return result
 
 

@@ -14,7 +14,7 @@ from nano.texts.sources import SourceError, Sources
 LANGUAGES = (*COUNTS, "ja")
 
 
-def write_texts(cache: Path, languages: tuple[str, ...] = LANGUAGES, again: bool = False) -> None:
+def write_texts(cache: Path, languages: tuple[str, ...], again: bool) -> None:
     """Fetches the sources and writes CACHE/texts/LANG.jsonl, phrase_book.jsonl and sources.json.
 
     Args:
