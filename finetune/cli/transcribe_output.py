@@ -13,7 +13,7 @@ from finetune.core.errors import DataError, RecipeError
 from finetune.core.files import write_text
 from finetune.core.options import TranscribeOptions
 from finetune.core.terminal import shortened, visible
-from finetune.core.wording import count
+from finetune.core.wording import count, first_of
 from finetune.data.byte_range import stem_of
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ def prepare_output(folder: Path, targets: Targets, overwrite: bool) -> None:
     if replaced := [path for path in existing if os.path.realpath(path) in inputs]:
         raise DataError(f"{replaced[0]}: the output would replace an input; choose another folder for --output")
     if existing and not overwrite:
-        names = ", ".join(map(str, existing[:MAX_NAMES])) + f" and {len(existing) - MAX_NAMES} more" * (
-            len(existing) > MAX_NAMES
-        )
+        names = first_of([*map(str, existing)], MAX_NAMES)
         exist = "exists" if len(existing) == 1 else "exist"
         raise DataError(f"--output: {names} already {exist}; choose another folder, or add --overwrite to replace")
 

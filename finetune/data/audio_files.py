@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from finetune.core.errors import DataError
 from finetune.core.files import replaced_file
 from finetune.core.run_dir import RunDir
-from finetune.core.wording import count, verb
+from finetune.core.wording import count, first_of, verb
 from finetune.core.worker_pool import available_cores
 from finetune.data.audio import inspect_audio
 from finetune.data.audio_state import remote_states
@@ -74,10 +74,11 @@ def require_audio_files(run: RunDir, splits: Mapping[str, Sequence[Utterance]]) 
     """
     if run.audio_files.is_file():
         for split, reasons in _compare(run, splits).items():
+            clips = [f"{name} ({reason})" for name, reason in reasons.items()]
             raise DataError(
                 f"data.{split}: the audio of {len(reasons)} of {count(len(splits[split]), 'clip')} can no "
                 "longer be read: "
-                f"{_listed([f'{name} ({reason})' for name, reason in reasons.items()])}. Scores without them are of "
+                f"{first_of(clips, SHOWN, '; ')}. Scores without them are of "
                 "another set: restore the files, or start again under another name (--set name=...), without these "
                 "clips"
             )
@@ -120,8 +121,9 @@ def _compare_samples(
     if changed:
         raise DataError(
             f"{run.manifests}: {count(len(changed), 'clip')} {verb(len(changed), 'has', 'have')} other audio than "
-            f"`finetune prepare` has read: {_listed(changed)}. Restore these files, or start again under another name "
-            f"(--set name=...); if nothing was trained, delete {run.marker('prepare')} to prepare again"
+            f"`finetune prepare` has read: {first_of(changed, SHOWN, '; ')}. Restore these files, or start again "
+            f"under another name (--set name=...); if nothing was trained, delete {run.marker('prepare')} to prepare "
+            "again"
         )
     for (split, number, item), problem in checked:
         if problem is None:
@@ -184,7 +186,3 @@ def _read(run: RunDir) -> States:
 def _write(run: RunDir, states: States) -> None:
     with replaced_file(run.audio_files) as temporary, open(temporary, "wb") as file:
         np.savez(file, **states)  # type: ignore[arg-type]
-
-
-def _listed(items: Sequence[str]) -> str:
-    return "; ".join(items[:SHOWN]) + (f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else "")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finetune.core.data_config import CorpusEntry
 from finetune.core.errors import DataError
+from finetune.core.wording import all_of
 from finetune.data.cells import cell_text, shown
 from finetune.data.columns import known_columns
 from finetune.data.corpora import preview_rows, read_corpus
@@ -52,8 +53,8 @@ def split_notes(corpus: Corpus) -> Iterator[str]:
                 ", or start with `finetune init`, which divides by it" if {"train", ""} & splits == {"train"} else ""
             )
             yield (
-                f"column {column!r} states {', '.join(names[:-1])} and {names[-1]}, but recipes do not use it, so this "
-                f"entry has all rows; give a file for each split{divided}"
+                f"column {column!r} states {all_of(names)}, but recipes do not use it, so this entry has all rows; "
+                f"give a file for each split{divided}"
             )
 
 

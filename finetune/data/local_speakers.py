@@ -2,6 +2,7 @@
 
 import re
 
+from finetune.core.wording import first_of
 from finetune.data.cells import cell_speaker
 
 LOCAL = re.compile(
@@ -39,10 +40,8 @@ class SpeakerNames:
             return ""
         if not (self._share_file or any(map(IN_WORDS.match, self._names))):
             return ""
-        names = [repr(name) for name in self._names]
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         return (
-            f"the speakers are {', '.join(names[:MAX_NAMES])}{more}: probably other persons in each recording, but one "
-            "name counts as one person in groups, intervals and the search for leaks; add the recording to the name "
-            "(call1-agent), or remove the column"
+            f"the speakers are {first_of([*map(repr, self._names)], MAX_NAMES)}: probably other persons in each "
+            "recording, but one name counts as one person in groups, intervals and the search for leaks; add the "
+            "recording to the name (call1-agent), or remove the column"
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from finetune.core.config import Recipe
 from finetune.core.errors import CheckpointError, ModelError
+from finetune.core.wording import first_of
 from finetune.model.adapter import not_finite
 from finetune.training.collate import Batch
 from finetune.training.state import TrainState
@@ -65,8 +66,7 @@ def count_skipped(state: TrainState, result: StepResult, ids: Sequence[str], lim
         return
     state.skipped += 1
     text = f"step {state.step}: loss {result.loss:g}, gradient {result.grad_norm:g}, "
-    text += f"utterances {', '.join(ids[:SHOWN])}"
-    text += f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    text += f"utterances {first_of(ids, SHOWN)}"
     if state.skipped > limit:
         raise CheckpointError(
             f"{text}. More than train.max_skipped_steps: {limit} steps were skipped; check these clips, or lower "

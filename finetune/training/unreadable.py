@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from finetune.core.errors import DataError
+from finetune.core.wording import first_of
 from finetune.data.manifest import Utterance
 from finetune.data.splits import TRAINING_SPLITS
 from finetune.data.utterance_table import as_table
@@ -84,5 +85,4 @@ class UnreadableClips:
 
 def listed(reasons: Mapping[str, str]) -> str:
     """The first clips with their reasons, and the number of other clips."""
-    shown = "; ".join(f"{name} ({reason})" for name, reason in list(reasons.items())[:SHOWN])
-    return shown + (f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else "")
+    return first_of([f"{name} ({reason})" for name, reason in reasons.items()], SHOWN, "; ")

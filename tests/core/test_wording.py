@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from finetune.core.wording import count, length_text, verb
+from finetune.core.wording import all_of, count, first_of, length_text, verb
 
 SOURCES = Path(__file__).resolve().parents[2] / "finetune"
 # A number in an f-string directly before a plural noun; numbers of bytes, channels and constants are never 1 there.
@@ -14,6 +14,12 @@ def test_a_noun_and_its_verb_agree_with_the_number() -> None:
     assert [count(number, "clip") for number in (0, 1, 2, 10_000)] == ["0 clips", "1 clip", "2 clips", "10,000 clips"]
     assert [count(number, "batch", "batches") for number in (1, 2)] == ["1 batch", "2 batches"]
     assert [verb(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
+
+
+def test_lists_end_with_and() -> None:
+    assert [all_of(items) for items in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+    assert [first_of("abcd", most) for most in (4, 2)] == ["a, b, c, d", "a, b and 2 more"]
+    assert first_of([f"clip {number}" for number in range(1003)], 2, "; ") == "clip 0; clip 1; and 1,001 more"
 
 
 def test_a_length_has_the_unit_that_suits_it() -> None:

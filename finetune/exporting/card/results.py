@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from finetune.core.config import Recipe
 from finetune.core.options import MAX_WINDOW, DecodingOptions
-from finetune.core.wording import count
+from finetune.core.wording import all_of, count
 from finetune.exporting.card.training import HOUR, hours_text
 from finetune.metrics.results import EvaluationResults
 from finetune.report import verdict
@@ -74,13 +74,11 @@ def _other_engines(results: EvaluationResults, decode: DecodingOptions) -> list[
     beams = f"beam search (`decode.decoder: beam`, {decode.num_beams} texts)" if decode.decoder == "beam" else ""
     terms = f"a list of {count(len(decode.terms), 'term')} (`decode.terms`)" if decode.terms else ""
     windows = f"clips longer than {decode.max_window:g} s cut at pauses" if decode.max_window < MAX_WINDOW else ""
-    *means, last = list(filter(None, [beams, terms, windows])) or [""]
-    if not last:
+    if not (means := [text for text in (beams, terms, windows) if text]):
         return []
-    how = f"{', '.join(means)} and {last}" if means else last
     adapted = results.scores["test"].adapted
     notes = [
-        f"Both models wrote with {how}, which `finetune transcribe` and "
+        f"Both models wrote with {all_of(means)}, which `finetune transcribe` and "
         "`finetune serve` use with this model; other engines do not."
     ]
     if adapted.without_words:

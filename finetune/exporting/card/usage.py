@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune.core.files import write_text
 from finetune.core.options import MAX_WINDOW, DecodingOptions
 from finetune.core.prompts import DEFAULT_PROFILE, PromptProfile
-from finetune.core.wording import count
+from finetune.core.wording import all_of, count, first_of
 from finetune.exporting.engine_checks import EngineCheck
 from finetune.model.prompt import user_request
 from finetune.report.wording import percent
@@ -106,10 +106,7 @@ def prompt_section(
         lines.append(f"With keywords it is `<|audio|>{profile.separator}{request}`.")
     if others:
         shown = [f"`{' '.join(text.split())}` ({count(number, 'clip')})" for text, number in others.items()]
-        more = f" and {len(shown) - MAX_PROMPTS:,} more" if len(shown) > MAX_PROMPTS else ""
-        lines.append(
-            f"Training clips also had other instructions in its place: {', '.join(shown[:MAX_PROMPTS])}{more}."
-        )
+        lines.append(f"Training clips also had other instructions in its place: {first_of(shown, MAX_PROMPTS)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -167,9 +164,7 @@ def _without(decode: DecodingOptions) -> str:
     parts += ["cuts at pauses (`decode.max_window`)"] * (decode.max_window < MAX_WINDOW)
     if not parts:
         return ""
-    *first, last = parts
-    listed = f"{', '.join(first)} and {last}" if first else last
-    return f". Both sides wrote without {listed}, which the section Results has"
+    return f". Both sides wrote without {all_of(parts)}, which the section Results has"
 
 
 def update_engines(
