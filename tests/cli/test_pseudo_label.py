@@ -17,6 +17,7 @@ from conftest import embedded
 from finetune.core.config import Recipe
 from finetune.core.curation_options import PseudoLabelOptions
 from finetune.core.data_config import CorpusEntry
+from finetune.core.files import read_jsonl
 from finetune.core.run_dir import RunDir
 from finetune.curation import machine_transcripts
 from finetune.curation.adapted_model import find_model
@@ -33,10 +34,6 @@ from finetune.pipeline import run_recipe
 CLIPS = embedded("canary", 8)
 PRESET = "basic@2"
 GOOD = MachineTranscript("pay by phone", "pay by phone", 0.95, 0.9, 1.0, speech=True)
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def test_a_folder_becomes_a_manifest_to_train_with(finetune: Command, nano: Path
     out = tmp_path / "new" / "pseudo.jsonl"
     result = finetune("pseudo-label", nano, folder, "-o", out, "--min-agreement", 0.8, "--min-confidence", 0.5)
     assert result.code == 0, result.err
-    kept, aside = read_manifest(out), rows(out.with_name("pseudo.set_aside.jsonl"))
+    kept, aside = read_manifest(out), read_jsonl(out.with_name("pseudo.set_aside.jsonl"))
     assert len(kept) >= 4 and f"{len(kept)} of 10 clips kept" in result.out
     truth = {f"pseudo-{Path(clip.audio_filepath).stem}": clip.text for clip in CLIPS}
     assert score([truth[clip.id] for clip in kept], [clip.text for clip in kept], PRESET).wer < 0.15
@@ -83,7 +80,7 @@ def test_a_folder_becomes_a_manifest_to_train_with(finetune: Command, nano: Path
     again = finetune("pseudo-label", nano, folder, "-o", out)
     assert again.code == 1 and "pseudo.jsonl: exists already" in again.err
     strict = finetune("pseudo-label", nano, folder, "-o", out, "--overwrite", "--min-confidence", 1)
-    assert strict.code == 1 and "no clip was kept" in strict.out and rows(out) == []
+    assert strict.code == 1 and "no clip was kept" in strict.out and read_jsonl(out) == []
 
 
 def test_a_manifest_without_texts_keeps_its_columns_and_a_long_recording_is_cut(

@@ -11,6 +11,7 @@ import soundfile
 from command import Command, noise
 from conftest import embedded
 
+from finetune.core.files import read_jsonl
 from finetune.data.audio import SAMPLE_RATE, load_audio
 from finetune.data.manifest import read_manifest
 from finetune.data.probes import probe_waves
@@ -31,13 +32,9 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rows(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def words_of(folder: Path, name: str = "") -> Counter[str]:
     """The words of all clips and of all that is set aside."""
-    pieces = rows(folder / f"clips{name}.jsonl") + rows(folder / f"set_aside{name}.jsonl")
+    pieces = read_jsonl(folder / f"clips{name}.jsonl") + read_jsonl(folder / f"set_aside{name}.jsonl")
     return Counter(" ".join(str(piece["text"]) for piece in pieces).split())
 
 
@@ -56,7 +53,7 @@ def test_a_recording_becomes_clips_that_prepare_can_read(
     assert {clip.audio_filepath for clip in clips} == {str(talk)} and clips[0].id == "talk-00001"
     assert all(0 < float(str(clip.extra["score"])) <= 1 and clip.extra["recording"] == "talk" for clip in clips)
     assert all(one.offset + one.duration <= two.offset + 0.01 for one, two in pairwise(clips))
-    aside = rows(tmp_path / "out" / "set_aside.jsonl")
+    aside = read_jsonl(tmp_path / "out" / "set_aside.jsonl")
     assert "UNPRONOUNCEABLE" in {row["text"] for row in aside if row["reason"] == "not found in the audio"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["clips"] == len(clips) and summary["words"] == len(words)
@@ -89,9 +86,11 @@ def test_rows_of_a_corpus_parts_of_files_channels_and_cut_clips(
     for clip in clips:
         assert len(load_audio(clip.audio_filepath)) == round(clip.duration * SAMPLE_RATE)
         assert clip.offset == 0 and clip.channel is None and Path(clip.audio_filepath).parent == out / "audio"
-    reasons = {str(row["recording"]): str(row["reason"]) for row in rows(out / "set_aside.jsonl")}
+    reasons = {str(row["recording"]): str(row["reason"]) for row in read_jsonl(out / "set_aside.jsonl")}
     assert "no such file" in reasons["gone"] and reasons["mute"] == "no words in the transcript"
-    parts = [row for row in rows(out / "set_aside.jsonl") if row["recording"] == "a_b" and row["offset"] is not None]
+    parts = [
+        row for row in read_jsonl(out / "set_aside.jsonl") if row["recording"] == "a_b" and row["offset"] is not None
+    ]
     assert parts and all(float(str(row["offset"])) >= half for row in parts)
 
     job = finetune("segment", nano, corpus, "-o", out, "--shard", "2/3")

@@ -14,6 +14,7 @@ import soundfile
 from command import Command
 from conftest import ROOT, embedded
 
+from finetune.core.files import read_jsonl
 from finetune.data.manifest import read_manifest
 
 TONE = """
@@ -38,10 +39,6 @@ def terms(tmp_path: Path) -> Path:
     path = tmp_path / "terms.txt"
     path.write_text("foo\nBar Baz\n")
     return path
-
-
-def rows(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def call(
@@ -158,7 +155,7 @@ def test_a_lexicon_changes_what_is_spoken_not_the_text(finetune: Command, terms:
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text("bar baz\tbarbers\nfoo\t/fuː/\n")
     assert call(finetune, terms, tmp_path / "o", program(tmp_path), "--lexicon", lexicon)[0] == 0
-    for row in rows(tmp_path / "o" / "clips.jsonl"):
+    for row in read_jsonl(tmp_path / "o" / "clips.jsonl"):
         if row["term"] == "foo":
             assert "spoken_as" not in row  # programs take no IPA
         else:
@@ -182,8 +179,8 @@ soundfile.write(sys.argv[2], wave, rate, format="WAV")
     args += [arg for name in ("good", "backward", "silent") for arg in ("--voice", f"command:{name}")]
     result = finetune(*args)
     assert result.code == 0, result.err
-    assert [row["voice"] for row in rows(tmp_path / "o" / "clips.jsonl")] == ["good"]
-    aside = {str(row["voice"]): row for row in rows(tmp_path / "o" / "set_aside.jsonl")}
+    assert [row["voice"] for row in read_jsonl(tmp_path / "o" / "clips.jsonl")] == ["good"]
+    aside = {str(row["voice"]): row for row in read_jsonl(tmp_path / "o" / "set_aside.jsonl")}
     assert aside["command:silent"]["reason"] == "the voice wrote no sound"
     assert str(aside["command:backward"]["reason"]).startswith("the model misses ")
     assert isinstance(aside["command:backward"]["pred_text"], str)
@@ -192,7 +189,7 @@ soundfile.write(sys.argv[2], wave, rate, format="WAV")
 
 def test_no_clip_is_exit_code_1(finetune: Command, terms: Path, tmp_path: Path) -> None:
     code, out, _ = call(finetune, terms, tmp_path / "o", program(tmp_path, loud=0))
-    assert code == 1 and "no clip was kept" in out and len(rows(tmp_path / "o" / "set_aside.jsonl")) == 8
+    assert code == 1 and "no clip was kept" in out and len(read_jsonl(tmp_path / "o" / "set_aside.jsonl")) == 8
 
 
 @pytest.mark.parametrize(
