@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from finetune.cli.arguments import Subparsers
+from finetune.core.extras import DISTRIBUTION
 from finetune.core.terminal import visible
 from finetune.doctor.finding import Finding, Status, failed
 
@@ -58,7 +59,7 @@ def _findings(runs: Path) -> Iterator[Finding]:
             yield from wrong
         else:
             reason = f"{type(error).__name__}: {error}"
-            yield failed("packages", reason, "pip install --upgrade --force-reinstall finetune-granite-speech")
+            yield failed("packages", reason, f"pip install --upgrade --force-reinstall {DISTRIBUTION}")
         return
     yield from run_checks(all_checks(runs, EMBEDDED_MODEL))
 

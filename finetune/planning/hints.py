@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from finetune.core.config import Recipe
+from finetune.core.extras import DISTRIBUTION
 from finetune.core.languages import row_language
 from finetune.core.wording import count, length_text, verb
 from finetune.inference.keyword_warning import unwritable_warning
@@ -235,7 +236,7 @@ def _disk(plan: DiskPlan | None) -> Iterator[str]:
 
 def _extras(recipe: Recipe) -> Iterator[str]:
     if find_spec("matplotlib") is None:
-        yield "matplotlib is not installed, so there will be no report: pip install 'finetune-granite-speech[report]'"
+        yield f"matplotlib is not installed, so there will be no report: pip install '{DISTRIBUTION}[report]'"
     for name in recipe.machine.trackers:
         if find_spec(name) is None:
             yield f"machine.trackers: {name} is not installed, so it records nothing"

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from finetune.core.errors import DataError, ModelError
+from finetune.core.extras import DISTRIBUTION
 from finetune.core.files import cache_home, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 # Messages of a RuntimeError that means out of memory, from CUDA, cuBLAS and the CPU allocator.
 OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
-CACHE_FILE = cache_home() / "finetune-granite-speech" / "batch.json"
+CACHE_FILE = cache_home() / DISTRIBUTION / "batch.json"
 
 
 def release_memory() -> None:

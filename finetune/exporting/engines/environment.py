@@ -13,7 +13,7 @@ from finetune.exporting.engines.registry import ENGINES, Engine
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENTS = cache_home() / "finetune-granite-speech" / "engines"
+ENVIRONMENTS = cache_home() / DISTRIBUTION / "engines"
 REQUIREMENTS = Path(__file__).parent / "requirements"
 SECONDS = 120  # for a Python to find a package
 FIND = """import importlib.metadata as m, importlib.util as u, sys

@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from finetune.core.errors import FinetuneError, HubError, RecipeError
+from finetune.core.extras import DISTRIBUTION
 from finetune.core.wording import count
 from finetune.exporting.publish.contents import WEIGHTS, PublicFile
 
@@ -69,7 +70,7 @@ def push(
     token = get_token()
     if not token:
         raise HubError("no access token; run `hf auth login`, or set HF_TOKEN to a token with write permission")
-    api = HfApi(token=token, library_name="finetune-granite-speech")
+    api = HfApi(token=token, library_name=DISTRIBUTION)
     with _hub_errors(repository):
         old = _existing(api, repository, public, update)
         additions = [CommitOperationAdd(item.name, str(item.path) if item.path else item.content) for item in files]
