@@ -57,7 +57,7 @@ class Ranked:
     entropy: float
     disagreement: float
     rarity: float
-    copy_of: int | None = None
+    copy_of: int | None
 
 
 def rank(candidates: Sequence[Candidate], trained: Mapping[str, int], max_similarity: float) -> list[Ranked]:

@@ -36,7 +36,7 @@ class Recording:
 
     utterance: Utterance
     complete: bool
-    fault: str = ""
+    fault: str
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Its samples at 16 kHz; a whole file is never in memory as a whole. Raises DataError for unusable audio."""

@@ -34,7 +34,7 @@ class Piece:
     score: float | None
     position: int | None
     num_words: int
-    reason: str = ""
+    reason: str
 
 
 @dataclass(frozen=True)

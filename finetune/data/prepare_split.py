@@ -59,7 +59,7 @@ class Workplace:
     runs: Path
     workers: int
     inspect: Inspect
-    engine: Engine = "local"
+    engine: Engine
 
 
 def row_settings(data: DataSection, split: str) -> RowSettings:

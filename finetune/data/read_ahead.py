@@ -34,12 +34,11 @@ class ReadAhead:
     """Fetches sources in the order in which they are added.
 
     Args:
-        threads: number of reads at a time.
         max_clips, max_bytes: limits of what is fetched and not used yet.
     """
 
-    def __init__(self, threads: int = THREADS, max_clips: int = MAX_CLIPS, max_bytes: int = MAX_BYTES) -> None:
-        self._num_threads, self._max_clips, self._max_bytes = threads, max_clips, max_bytes
+    def __init__(self, max_clips: int = MAX_CLIPS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_clips, self._max_bytes = max_clips, max_bytes
         self._next = deque[_Fetch]()  # not started
         self._by_path = dict[str, deque[_Fetch]]()  # not used
         self._num_held = self._num_bytes = 0
@@ -98,7 +97,7 @@ class ReadAhead:
             fetch = self._next.popleft()
             if fetch.is_used:
                 continue
-            if len(self._threads) < self._num_threads:
+            if len(self._threads) < THREADS:
                 self._threads.append(Thread(target=self._work, daemon=True))  # does not delay the end of the process
                 self._threads[-1].start()
             fetch.is_started = True

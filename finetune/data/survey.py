@@ -114,13 +114,7 @@ class Survey:
     """
 
     def __init__(
-        self,
-        source: str,
-        finder: AudioFinder,
-        columns: Columns,
-        exact: bool,
-        text_required: bool = True,
-        with_sides: bool = False,
+        self, source: str, finder: AudioFinder, columns: Columns, exact: bool, text_required: bool, with_sides: bool
     ) -> None:
         self.source, self.columns, self.exact = source, Columns(), exact
         self._needed = ("audio_filepath", "text") if text_required else ("audio_filepath",)

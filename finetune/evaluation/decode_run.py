@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune.core.config import Recipe
@@ -76,8 +76,8 @@ class DecodedRun:
     hypotheses: dict[str, dict[str, list[Hypothesis]]]
     decoders: DecoderComparison
     suspicious: list[SuspiciousReference]
-    probes: dict[str, ProbeResults] = field(default_factory=dict)
-    keyword_lists: dict[str, list[KeywordListScores]] = field(default_factory=dict)
+    probes: dict[str, ProbeResults]
+    keyword_lists: dict[str, list[KeywordListScores]]
 
 
 def decode_run(

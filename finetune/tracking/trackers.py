@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
@@ -48,7 +48,7 @@ class TrackedResults:
 
     numbers: Mapping[str, float]
     tables: Mapping[str, Table]
-    sounds: Sequence[Sound] = field(default_factory=list)
+    sounds: Sequence[Sound]
 
 
 class ExperimentTracker(Protocol):

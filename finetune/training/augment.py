@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import soxr
@@ -31,7 +31,7 @@ class Applied:
     """What was done to a clip, for a person who listens to it: an effect and its values."""
 
     effect: str
-    details: Mapping[str, str | float] = field(default_factory=dict)
+    details: Mapping[str, str | float]
 
 
 def sample_rng(seed: int, epoch: int, utterance_id: str) -> np.random.Generator:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,8 +42,8 @@ class StepResult:
     grad_norm: float
     taken: bool
     stop: int
-    clips: int = 0
-    unreadable: dict[str, str] = field(default_factory=dict)
+    clips: int
+    unreadable: dict[str, str]
 
 
 @dataclass(frozen=True)

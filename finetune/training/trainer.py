@@ -75,7 +75,6 @@ class Trainer:
         measure: scores the model on valid and canary, with the arguments of `finetune.training.selection.measure`.
         files: file operations of a checkpoint.
         batch_sizes: cache for `train.batch: auto`; the default is the cache of the user.
-        clock: returns seconds.
 
     Raises:
         CheckpointError, RecipeError, ModelError: see `train`.
@@ -91,11 +90,10 @@ class Trainer:
         measure: Callable[..., Scores] = measure,
         files: checkpoint.CheckpointFiles = checkpoint.DISK,
         batch_sizes: BatchSizeCache | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recipe, self.run, self.user_callbacks = recipe, run, list(callbacks)
-        self.measure, self.files, self.clock = measure, files, clock
-        self.started = clock()
+        self.measure, self.files = measure, files
+        self.started = time.monotonic()
         self.accelerator = make_accelerator()
         self.ranks, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
         self.state, self.stop = TrainState(), Stop()
@@ -226,7 +224,7 @@ class Trainer:
         factor = learning_rate_factor(state.step, self.context.steps, self.recipe.train.warmup)
         for group, peak in zip(self.optimizer.param_groups, self.context.learning_rates, strict=True):
             group["lr"] = peak * factor
-        started = self.clock()
+        started = time.monotonic()
         loaded: list[MicroAudio] = []
         while True:
             batches = map(partial(batch_from_audio, self.data), repeatable(audio, loaded))
@@ -235,7 +233,7 @@ class Trainer:
                 break
             self.unreadable.add(result.unreadable)
             self.unreadable.report(self.callbacks, state.step)
-        self.seconds_in_steps += self.clock() - started
+        self.seconds_in_steps += time.monotonic() - started
         state.step, state.steps_in_epoch = state.step + 1, state.steps_in_epoch + 1
         step = [kept for micro in step if (kept := self.data.readable(micro))]
         clips = [index for micro in step for index in micro]
@@ -313,7 +311,7 @@ class Trainer:
             clips_per_second=round(self.clips_trained / max(1e-9, self.seconds_in_steps), 2),
             trained_parameters=sum(value.numel() for value in self.parameters.values()),
             total_parameters=self.context.total_parameters,
-            seconds=round(self.clock() - self.started, 1),
+            seconds=round(time.monotonic() - self.started, 1),
             typical_duration=self.corpus.typical_duration,
             keyword_prompts=self.corpus.keyword_prompts,
             own_prompts=self.corpus.own_prompts,
