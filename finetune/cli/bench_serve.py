@@ -110,9 +110,9 @@ def format_load(result: "LoadResult") -> list[str]:
         latency, factor = rate.latency, rate.real_time_factor
         lines.append(
             f"{rate.rate:>10g}{f'{rate.completed}/{rate.requests}':>12}"
-            + "".join(f"{_value(latency, name, 3):>9}" for name in ("p50", "p95", "p99", "max"))
-            + f"{_value(rate.first_text, 'p50', 3):>11}" * result.stream
-            + "".join(f"{_value(factor, name, 3):>9}" for name in ("p50", "p95"))
+            + "".join(f"{_value(latency, name):>9}" for name in ("p50", "p95", "p99", "max"))
+            + f"{_value(rate.first_text, 'p50'):>11}" * result.stream
+            + "".join(f"{_value(factor, name):>9}" for name in ("p50", "p95"))
             + f"{rate.requests_per_second:>9.2f}{rate.audio_seconds_per_second:>11.1f}{rate.most_at_once:>9}"
             f"{rate.drain_seconds:>9.2f}"
         )
@@ -129,8 +129,8 @@ def _notes(rate: "RateResult") -> list[str]:
     return [f"{rate.rate:g} requests/s: {note}" for note in notes]
 
 
-def _value(percentiles: "Percentiles | None", name: str, digits: int) -> str:
-    return "-" if percentiles is None else f"{getattr(percentiles, name):.{digits}f}"
+def _value(percentiles: "Percentiles | None", name: str) -> str:
+    return "-" if percentiles is None else f"{getattr(percentiles, name):.3f}"
 
 
 def _rate(text: str) -> float:

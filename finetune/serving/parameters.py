@@ -72,9 +72,9 @@ def read_parameters(fields: Fields, task: Task, defaults: TranscribeOptions) -> 
         ApiError: an unknown or refused parameter, or a wrong value.
     """
     _check_names(fields)
-    form = _choice(fields, "response_format", FORMATS, "json")
+    form = _format(fields)
     granularities = _granularities(fields, form)
-    stream = _boolean(fields, "stream")
+    stream = _stream(fields)
     if stream and form not in STREAMED:
         raise ApiError(400, f"stream needs response_format {' or '.join(STREAMED)}", "stream", "invalid_value")
     if _number(fields, "temperature") not in (None, 0.0):
@@ -194,19 +194,20 @@ def _one(fields: Fields, name: str) -> str | None:
     return values[0].strip() if values else None
 
 
-def _choice(fields: Fields, name: str, allowed: Sequence[str], default: str) -> str:
-    value = _one(fields, name) or default
+def _format(fields: Fields) -> str:
+    value = _one(fields, "response_format") or "json"
     if value == "diarized_json":
-        raise ApiError(400, f"response_format diarized_json: {NO_SPEAKERS}", name, "unsupported_parameter")
-    if value not in allowed:
-        raise _wrong(name, value, ", ".join(allowed))
+        message = f"response_format diarized_json: {NO_SPEAKERS}"
+        raise ApiError(400, message, "response_format", "unsupported_parameter")
+    if value not in FORMATS:
+        raise _wrong("response_format", value, ", ".join(FORMATS))
     return value
 
 
-def _boolean(fields: Fields, name: str) -> bool:
-    value = (_one(fields, name) or "false").lower()
+def _stream(fields: Fields) -> bool:
+    value = (_one(fields, "stream") or "false").lower()
     if value not in ("true", "false", "1", "0"):
-        raise _wrong(name, value, "true or false")
+        raise _wrong("stream", value, "true or false")
     return value in ("true", "1")
 
 
