@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import finetune
+from finetune.curation.clip_audio import speech_bounds
 from finetune.data.audio import SAMPLE_RATE
 from nano.audio_plan import read_texts, texts_for
-from nano.clip_shape import fault, shape, speech_bounds, to_wave
+from nano.clip_shape import fault, shape, to_wave
 from nano.voice_engines import line_for, open_voice, use_programs
 from nano.voice_table import ENGINES, VOICES
 

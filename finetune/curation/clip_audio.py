@@ -12,6 +12,7 @@ from finetune.curation.voices.voice import Sound
 from finetune.data.audio import SAMPLE_RATE
 
 LEVEL, PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)  # dB below full scale: root mean square, and highest sample
+FRAME = SAMPLE_RATE // 100
 SILENCE = 10 ** (-40 / 20)  # of the loudest 10 ms
 MARGIN = 0.1  # seconds of silence that stay at both ends
 AUDIBLE = 1e-4  # root mean square of the loudest 10 ms
@@ -22,15 +23,23 @@ def to_clip(sound: Sound) -> NDArray[np.float32]:
     wave = np.nan_to_num(sound.samples)
     if sound.rate != SAMPLE_RATE and len(wave):
         wave = soxr.resample(wave, sound.rate, SAMPLE_RATE)
-    frame = SAMPLE_RATE // 100
-    frames = wave[: len(wave) // frame * frame].reshape(-1, frame)
-    levels = np.sqrt(np.mean(frames**2, axis=1)) if len(frames) else np.zeros(1)
-    if levels.max() < AUDIBLE:
+    start, end = speech_bounds(wave)
+    if not end:
         return np.zeros(0, np.float32)
-    loud, margin = np.flatnonzero(levels > SILENCE * levels.max()), int(MARGIN * SAMPLE_RATE)
-    wave = wave[max(0, int(loud[0]) * frame - margin) : (int(loud[-1]) + 1) * frame + margin]
+    margin = int(MARGIN * SAMPLE_RATE)
+    wave = wave[max(0, start - margin) : end + margin]
     gain = min(LEVEL / math.sqrt(float(np.mean(wave**2))), PEAK / float(np.abs(wave).max()))
     return np.asarray(wave * gain, dtype=np.float32)
+
+
+def speech_bounds(wave: NDArray[np.float32]) -> tuple[int, int]:
+    """The first sample of the speech in (N,), and the one after its last; (0, 0) if there is none."""
+    frames = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
+    levels = np.sqrt(np.mean(frames**2, axis=1)) if len(frames) else np.zeros(1)
+    if levels.max() < AUDIBLE:
+        return 0, 0
+    loud = np.flatnonzero(levels > SILENCE * levels.max())
+    return int(loud[0]) * FRAME, (int(loud[-1]) + 1) * FRAME
 
 
 def flac_bytes(wave: NDArray[np.float32]) -> bytes:

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from finetune.core.errors import FinetuneError, VoiceError
+from finetune.curation.clip_audio import speech_bounds
 from finetune.curation.voices.voice import Sound
 from finetune.data.audio import SAMPLE_RATE
 from nano.audio_plan import Hours, PlannedClip, Shard, held_out_shards, plan_shard, read_texts, texts_for
-from nano.clip_shape import fault, shape, speech_bounds, to_wave
+from nano.clip_shape import fault, shape, to_wave
 from nano.voice_engines import line_for, open_voice, use_programs
 
 GUESSED_HOURS = 0.2  # of a shard that is being made

@@ -6,11 +6,10 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from finetune.curation.clip_audio import AUDIBLE, LEVEL, PEAK, SILENCE
+from finetune.curation.clip_audio import LEVEL, PEAK
 from finetune.curation.voices.voice import Sound
 from finetune.data.audio import SAMPLE_RATE
 
-FRAME = SAMPLE_RATE // 100
 EDGES = (0.05, 0.4)  # seconds of silence at each end
 FULL_SCALE, MAX_CLIPPED = 0.999, 1e-3  # share of the samples
 MAX_SECONDS = 25.0
@@ -26,16 +25,6 @@ def to_wave(sound: Sound) -> NDArray[np.float32]:
     if sound.rate != SAMPLE_RATE and len(wave):
         wave = soxr.resample(wave, sound.rate, SAMPLE_RATE).astype(np.float32)
     return wave
-
-
-def speech_bounds(wave: NDArray[np.float32]) -> tuple[int, int]:
-    """The first and last sample of the speech; (0, 0) if there is none."""
-    frames = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
-    levels = np.sqrt(np.mean(frames**2, axis=1)) if len(frames) else np.zeros(1)
-    if levels.max() < AUDIBLE:
-        return 0, 0
-    loud = np.flatnonzero(levels > SILENCE * levels.max())
-    return int(loud[0]) * FRAME, (int(loud[-1]) + 1) * FRAME
 
 
 def fault(raw: NDArray[np.float32], speech: int, text: str, language: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from debian_package import FetchError
 from finetune.core.errors import VoiceError
+from finetune.curation.clip_audio import LEVEL, PEAK, speech_bounds
 from finetune.curation.voices.voice import Sound
 from nano.audio_corpus import Planner, ShardFiles, write_shard
 from nano.audio_plan import (
@@ -26,7 +27,7 @@ from nano.audio_plan import (
     plan_shard,
     texts_for,
 )
-from nano.clip_shape import EDGES, LEVEL, PEAK, fault, shape, speech_bounds
+from nano.clip_shape import EDGES, fault, shape
 from nano.kana import to_phonemes
 from nano.voice_engines import line_for
 from nano.voice_fetch import Package, download_all, is_complete, read_packages, read_styles, unpack_debian
