@@ -1,4 +1,4 @@
-"""Transcribes clips with the CTC head and the language model, with confidences; an interrupted call goes on."""
+"""Transcribes clips with the CTC head and the language model, with confidences; an interrupted call resumes."""
 
 import hashlib
 import json

@@ -55,7 +55,7 @@ def choose_blocks(units: Mapping[str, Sequence[str]]) -> Blocks:
 
 
 def scope_text(scope: Scope, speakers: int) -> str:
-    """On whom a result holds, to be put after it; "" for other speakers like those of the test.
+    """The speakers for whom a result holds, as text after it; "" for other speakers like those of the test.
 
     >>> "better" + scope_text("these speakers", 4)
     'better on these 4 speakers; other speakers not shown'

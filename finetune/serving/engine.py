@@ -33,7 +33,7 @@ class Engine:
 
     Args:
         options: of the server.
-        observer: is told about each batch.
+        observer: receives the figures of each batch.
     """
 
     def __init__(self, options: ServeOptions, observer: Observer | None = None) -> None:
@@ -64,7 +64,7 @@ class Engine:
         Args:
             job: the recording.
             model: transcribes it.
-            request: what the scheduler expects; it is told when the first windows wait.
+            request: what the scheduler expects; it stops expecting it when the first windows wait.
 
         Raises:
             DataError: the audio can no longer be read.

@@ -58,7 +58,7 @@ def draining() -> ApiError:
 
 
 def to_api_error(error: BaseException) -> ApiError:
-    """What a client is told about an error; what it cannot know is logged."""
+    """The answer to a client after an error; the log has what it must not know."""
     if isinstance(error, ApiError):
         return error
     message = visible(str(error))[:MAX_MESSAGE]

@@ -35,7 +35,7 @@ class Model(Protocol):
 
 
 class Observer(Protocol):
-    """What is told about batches, for metrics."""
+    """Receives the figures of each batch, for metrics."""
 
     def batch(self, model: str, windows: int, audio: float, seconds: float) -> None: ...
 
@@ -64,7 +64,7 @@ class Scheduler:
 
     Args:
         batch_seconds: padded audio in a batch.
-        observer: is told about each batch.
+        observer: receives the figures of each batch.
         gather: seconds that a batch waits at most for requests that have just come.
     """
 
@@ -92,7 +92,7 @@ class Scheduler:
         self._thread.join(timeout)
 
     def add(self, task: Task, window: Window) -> "Future[Result]":
-        """Lets a window wait for a batch. The future gets its result or its error."""
+        """Adds a window to the queue. The future gets its result or its error."""
         future = Future[Result]()
         with self._changed:
             if self._stopped or not self.alive:
@@ -104,12 +104,12 @@ class Scheduler:
         return future
 
     def expect(self, request: object) -> None:
-        """Tells that a request has come and will have windows soon."""
+        """Announces a request whose windows will come soon."""
         with self._changed:
             self._coming[request] = time.monotonic()
 
     def arrived(self, request: object) -> None:
-        """Tells that windows of a request wait, or that it will have none. A second call does nothing."""
+        """Ends `expect`: windows of the request wait, or it has none. A second call does nothing."""
         with self._changed:
             if self._coming.pop(request, None) is not None:
                 self._changed.notify()

@@ -156,11 +156,11 @@ class Transcriptions:
             self._count(call, status)
 
     async def _unless_closed(self, request: Request | None, work: Awaitable[T], watch: bool = True) -> T:
-        """The result of some work, which ends if the client goes away or the server no longer waits.
+        """The result of some work, which ends if the client disconnects or the server no longer waits.
 
         Args:
             request: None if something else watches the client.
-            watch: whether the body was read completely, so that the next message is that the client has gone.
+            watch: whether the body was read completely, so that the next message is that the client has disconnected.
         """
         tasks = [asyncio.ensure_future(work), asyncio.ensure_future(self.gate.closing.wait())]
         if request is not None and watch:
@@ -204,7 +204,7 @@ class Transcriptions:
 
 
 class _Stream(StreamingResponse):
-    """A stream with a function that is called after it, also if the client goes away before its first event."""
+    """A stream with a function that is called after it, also if the client disconnects before its first event."""
 
     def __init__(self, content: AsyncIterator[bytes], after: Callable[[], None]) -> None:
         super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

@@ -107,7 +107,7 @@ def close_trackers(trackers: Mapping[str, ExperimentTracker], seconds: float = C
 
 
 def _within(seconds: float, action: Callable[[], object]) -> None:
-    """Runs an action, and raises its error, or TimeoutError if it takes longer; it then goes on in a thread."""
+    """Runs an action, and raises its error, or TimeoutError if it takes longer; it then continues in a thread."""
     errors: list[Exception] = []
 
     def run() -> None:

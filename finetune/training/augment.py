@@ -28,7 +28,7 @@ class WaveAugment:
 
 @dataclass(frozen=True)
 class Applied:
-    """What was done to a clip, for a person who listens to it: an effect and its values."""
+    """An effect on a clip and its values, as `finetune preview` shows them."""
 
     effect: str
     details: Mapping[str, str | float]

@@ -1,4 +1,4 @@
-"""Writes some clips as training hears them, with what was done to each: `finetune preview`."""
+"""Writes some clips as training gets them, with the effects on each: `finetune preview`."""
 
 import re
 from collections.abc import Sequence
