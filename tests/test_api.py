@@ -173,7 +173,7 @@ def test_what_is_not_a_callback_is_refused_before_any_stage(recipe: config.Recip
     assert not Path(recipe.runs, "refused").exists()
 
 
-def test_values_of_another_type_are_refused_with_what_to_give(tmp_path: Path) -> None:
+def test_values_of_another_type_are_refused_with_what_to_give() -> None:
     with pytest.raises(RecipeError, match=r"^systems: must be a list, got 'runs/my'; write \['runs/my', ...\]$"):
         finetune.compare("runs/my")
     with pytest.raises(RecipeError, match="^fail_if: must be a list"):

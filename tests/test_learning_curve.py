@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command import Command
@@ -134,16 +133,14 @@ def test_the_recipe_of_a_part(recipe: Recipe, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "options", "message"),
+    ("options", "message"),
     [
-        ({}, CurveOptions(), "too small for these parts (clips: 10 %: "),
-        ({}, replace(OPTIONS, split="valid"), "words are too few for a curve"),
-        ({}, CurveOptions(shares=(98, 99, 100)), "Each part needs more clips"),
+        (CurveOptions(), "too small for these parts (clips: 10 %: "),
+        (replace(OPTIONS, split="valid"), "words are too few for a curve"),
+        (CurveOptions(shares=(98, 99, 100)), "Each part needs more clips"),
     ],
 )
-def test_data_that_is_too_small_is_refused(
-    recipe: Recipe, update: dict[str, Any], options: CurveOptions, message: str
-) -> None:
+def test_data_that_is_too_small_is_refused(recipe: Recipe, options: CurveOptions, message: str) -> None:
     fake = Fake()
     with pytest.raises(DataError) as error:
         learning_curve(recipe, options, fake.train, fake.backend)

@@ -148,7 +148,7 @@ def test_a_column_of_translations_is_named_with_the_entry_that_trains_it(
     assert (valid.path, valid.text_column) == ("x/valid.jsonl", "Translation EN")
 
 
-def test_a_goal_fits_the_encoder_of_the_base(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_goal_fits_the_encoder_of_the_base(clips: Path) -> None:
     assert run([str(clips), "--name", "x", "--model", str(MODEL), "--goal", "language", "--yes"]) == 0
     assert "    blocks: all  # the goal trains 8, and this encoder has 6\n" in Path("x.yaml").read_text()
     assert main(["check", "x.yaml"]) == 0  # it refused 8 blocks

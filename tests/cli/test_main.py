@@ -133,9 +133,7 @@ def test_check_prints_settings_with_their_origin_and_the_trainable_parts(finetun
     assert all(re.fullmatch(r"\w+ +[\d,]+ parameters  in \d+ tensors? of \d+ modules?", line) for line in trains)
 
 
-def test_check_prints_findings_first_and_only_the_settings_that_differ(
-    finetune: Command, project: Path, tmp_path: Path
-) -> None:
+def test_check_prints_findings_first_and_only_the_settings_that_differ(finetune: Command, project: Path) -> None:
     result = finetune("check", project / "recipe.yaml", "--set", "train.warmup=0.125")
     title = "\nsettings that differ from the defaults (--settings lists all):\n"
     findings, found, settings = result.out.partition(title)

@@ -112,7 +112,7 @@ def test_a_manifest_without_texts_keeps_its_columns_and_a_long_recording_is_cut(
 
 
 def test_a_trained_recipe_and_its_run_give_the_adapted_model(
-    finetune: Command, trained: tuple[Recipe, RunDir, SpeechModel], tmp_path: Path
+    trained: tuple[Recipe, RunDir, SpeechModel], tmp_path: Path
 ) -> None:
     recipe, run, _ = trained
     for name in (run.resolved, run.root):

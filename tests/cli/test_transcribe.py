@@ -108,9 +108,7 @@ def test_files_are_read_from_lists(finetune: Command, tmp_path: Path, monkeypatc
     assert result.out == f"{RAIN}: it will rain again tomorrow morning\n{DOOR}: please close the door when you leave\n"
 
 
-def test_audio_on_standard_input_is_not_a_list(
-    finetune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audio_on_standard_input_is_not_a_list(finetune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = RAIN.read_bytes()
     assert b"\0" in audio
     monkeypatch.setattr("sys.stdin", io.StringIO(audio.decode("utf-8", "surrogateescape")))

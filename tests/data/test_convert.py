@@ -220,7 +220,7 @@ def test_a_wrong_size_is_a_usage_error(corpus: Path, finetune: Command, tmp_path
     assert result.code == 2 and "is not a size" in result.err
 
 
-def test_a_member_of_an_archive_needs_files_for_nemo(corpus: Path, tmp_path: Path) -> None:
+def test_a_member_of_an_archive_needs_files_for_nemo(tmp_path: Path) -> None:
     from finetune.data.convert import write_corpus
 
     item = Utterance("a", "/x/shard.tar::a.flac?bytes=512-1023", 1.0, "a")

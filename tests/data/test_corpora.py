@@ -256,7 +256,7 @@ def test_the_preview_of_parquet_finds_columns_that_are_no_ids(folder: Path) -> N
     assert preview is not None and [row.values.get("id") for row in preview] == [None] * 6
 
 
-def test_a_missing_source_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_source_is_an_error(folder: Path) -> None:
     write(folder / "train.csv", "path,text\na.wav,one\n")
     with pytest.raises(DataError, match=r"no such file or folder; did you mean .*train\.csv"):
         read(folder / "trian.csv")

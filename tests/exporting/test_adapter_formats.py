@@ -290,7 +290,7 @@ def test_what_vllm_cannot_serve_is_refused(make: Make, tmp_path: Path, parts: Tr
     assert not (tmp_path / "lora").exists() and not (tmp_path / "lora.part").exists()
 
 
-def test_an_adapter_of_another_base_is_refused(make: Make, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused(make: Make) -> None:
     """Keys without a place, places without a key, other shapes."""
     made = make(CASES["all parts"])
     lora, full = read_adapter(made.run.best).lora, read_adapter(made.run.best).full

@@ -467,7 +467,7 @@ def test_a_bad_array_is_refused(granite: GraniteSpeech, array: object, rate: int
         granite.transcribe(array, sample_rate=rate)
 
 
-def test_recordings_with_the_same_name_keep_their_own_audio(granite: GraniteSpeech, tmp_path: Path) -> None:
+def test_recordings_with_the_same_name_keep_their_own_audio(granite: GraniteSpeech) -> None:
     """`datasets` may give the same `path` to different clips. All windows start at 0 and are in one batch."""
     waves = [load_audio(path)[: round(1.5 * SAMPLE_RATE)] for path in (RAIN, DOOR, GARDEN)]
     clips = [{"array": wave, "sampling_rate": SAMPLE_RATE, "path": "audio.wav"} for wave in waves]

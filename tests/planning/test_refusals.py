@@ -229,7 +229,7 @@ def errors(recipe: Recipe, run: RunDir, **environment: str) -> str:
     return "\n".join(str(error) for error in refusals(recipe, run, environment))
 
 
-def test_the_directory_of_another_recipe_is_refused(tiny: Tiny, trained: Trained, tmp_path: Path) -> None:
+def test_the_directory_of_another_recipe_is_refused(trained: Trained) -> None:
     recipe, run, _ = trained
     assert errors(recipe, run) == ""
     other = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
@@ -327,9 +327,7 @@ def test_references_of_translations_are_checked(finetune: Command, project: Proj
     assert result.code == 1 and "test.jsonl:2): the row has no words in de" in result.out
 
 
-def test_a_disk_that_is_too_small_is_refused(
-    finetune: Command, project: Project, model: Callable[[], SpeechModel]
-) -> None:
+def test_a_disk_that_is_too_small_is_refused(project: Project, model: Callable[[], SpeechModel]) -> None:
     recipe = Recipe.model_validate(project.content)
     plan = plan_disk(model(), recipe, RunDir(project.folder / "none"), 10, 500, 1000, free=1_000_000)
     with pytest.raises(DataError, match=r"the run needs at least 30\.\d MB, and 1\.0 MB are free"):

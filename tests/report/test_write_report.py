@@ -224,7 +224,7 @@ def test_the_report_command_and_its_errors(run: RunDir, tmp_path: Path, capsys: 
     )
 
 
-def test_a_report_with_missing_sections(run: RunDir, tmp_path: Path) -> None:
+def test_a_report_with_missing_sections(tmp_path: Path) -> None:
     clips = [Utterance(f"u{number}", f"/gone/{number}", 2.0, "all is said") for number in range(3)]
     same = {item.id: item.text for item in clips}
     little = synthetic_run(
@@ -296,7 +296,7 @@ def test_intervals_that_are_limited_say_so(run: RunDir, page: str, tmp_path: Pat
     assert "Interval of test, base: only 3 <blocks>." in Elements(other.page.read_text()).text
 
 
-def test_the_style_of_the_transcripts_and_the_rules_are_shown(run: RunDir, page: str, tmp_path: Path) -> None:
+def test_the_style_of_the_transcripts_and_the_rules_are_shown(run: RunDir, page: str) -> None:
     text = Elements(page).text
     assert "The base model writes lower case words, numbers in words and no punctuation." in text
     style = read_style(run.style)

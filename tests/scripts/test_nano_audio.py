@@ -319,7 +319,7 @@ def test_a_damaged_download_is_not_used(tmp_path: Path) -> None:
     assert not is_complete(path, package)
 
 
-def test_styles_of_the_npm_package(tmp_path: Path) -> None:
+def test_styles_of_the_npm_package() -> None:
     def archive(values: int) -> tarfile.TarFile:
         data, content = io.BytesIO(), np.arange(values, dtype="<f4").tobytes()
         with tarfile.open(fileobj=data, mode="w:gz") as tar:

@@ -140,7 +140,7 @@ def test_the_noise_has_the_snr_that_is_stated(clips: list[Utterance]) -> None:
     assert 3 <= min(ratios) < max(ratios) <= 9
 
 
-def test_each_entry_is_chosen_equally_often(clips: list[Utterance]) -> None:
+def test_each_entry_is_chosen_equally_often() -> None:
     effects = Effects.of(AugmentSection(noise=["white", "pink", "hum"], noise_probability=1), 1)
     counts, wave = {"white": 0, "pink": 0, "hum": 0}, np.ones(300, np.float32)
     for number in range(300):

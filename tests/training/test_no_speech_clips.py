@@ -81,7 +81,7 @@ def test_they_are_the_last_clips_of_each_epoch_with_an_empty_target(
     assert sum(not data.clips.sources(index) for index in range(len(data.clips))) >= 2 * len(silent) - 2
 
 
-def test_the_ctc_loss_of_an_empty_target_is_that_of_blanks(model: Callable[[], SpeechModel]) -> None:
+def test_the_ctc_loss_of_an_empty_target_is_that_of_blanks() -> None:
     logits = torch.randn(3, 7, 348, requires_grad=True)
     frames = torch.tensor([7, 5, 6])
     loss = ctc_loss(logits, frames, [[], [], []])

@@ -160,7 +160,7 @@ def test_folders_of_shards_are_named(shards: Path) -> None:
         read(shards.parent / "data")
 
 
-def test_other_archives_are_refused(tmp_path: Path, audio: Path) -> None:
+def test_other_archives_are_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar", {"notes": b"x"})
     with pytest.raises(DataError, match="x.tar: the corpus has no rows"):
         read(tmp_path / "x.tar")
