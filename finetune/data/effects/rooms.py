@@ -35,7 +35,7 @@ def reverberate(wave: Wave, response: Wave) -> Wave:
 def simulated_response(seed: int, number: int) -> Wave:
     """The impulse response of a shoebox room of random size, decay, voice and microphone.
 
-    It is computed by image sources (Allen and Berkley, JASA 65, 1979).
+    It is computed by image sources (Allen et al. 1979, doi 10.1121/1.382599).
 
     Args:
         seed: of the run.
