@@ -112,7 +112,8 @@ def test_plans_and_texts_are_those_that_were_recorded(model: SpeechModel, nano: 
     train, replay = make()
     corpus = TrainingCorpus(model, recipe, {"train": train} | ({"replay": replay} if replay else {}))
     outline = corpus.outline(recipe.train.batch_seconds, group)
-    assert (outline.steps, outline.padding, corpus.typical_duration) == (steps, padding, typical)
+    assert (outline.steps, corpus.typical_duration) == (steps, typical)
+    assert outline.padding == pytest.approx(padding, rel=1e-12)  # Python 3.12 and newer round sums differently
     assert outline.positions == positions
     rows, clips = [], corpus.dataset.clips
     for epoch in range(recipe.train.epochs):
