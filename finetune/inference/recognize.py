@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
 from finetune.core.progress import advance
 from finetune.data.manifest import Utterance, seconds_of
@@ -120,7 +121,22 @@ def transcribe_batch(
     """Hypotheses of encoded utterances. Their `seconds` are 0.
 
     A text that the CTC head cannot write, such as a translation, is decoded without a draft (`has_ctc_text`).
+
+    Raises:
+        ModelError: the model computes NaN, and its texts would be the first token again and again.
     """
+    hypotheses = _transcribe_batch(model, audio, utterances, instruction, options)
+    if any(math.isnan(item.log_probability) for item in hypotheses):
+        raise ModelError(
+            f"{model.source}: the model computes NaN (not a number), so weights are damaged or the data type is too "
+            "small for them; download or export it again, or compute in float32"
+        )
+    return hypotheses
+
+
+def _transcribe_batch(
+    model: SpeechModel, audio: EncodedAudio, utterances: Sequence[Utterance], instruction: str, options: DecodingOptions
+) -> list[Hypothesis]:
     tokenizer = model.tokenizer
     drafts = [Draft(tokenizer) for _ in utterances]
     hypotheses: dict[int, Hypothesis] = {}

@@ -12,6 +12,7 @@ import torch
 from support import INSTRUCTION, hf_tokens, noise, randomize
 from torch.overrides import TorchFunctionMode
 
+from finetune.core.errors import ModelError
 from finetune.core.options import DecodingOptions
 from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
@@ -281,3 +282,13 @@ def test_the_batch_changes_no_token_of_relaxed_decoding(granite: SpeechModel, pr
         return [row.tokens for row in decode(granite, audio, batch, drafts, LIMIT, min_probability=1e-30)]
 
     assert decoded([*range(6)]) == [tokens for row in range(6) for tokens in decoded([row])]
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "speculative", "relaxed", "beam"])
+def test_a_model_with_nan_is_an_error(model: Callable[[], SpeechModel], clips: list[Utterance], decoder: str) -> None:
+    """Its text would be the first token of the vocabulary, again and again."""
+    damaged = model()
+    with torch.no_grad():
+        damaged.language_model.layers[1].mlp.down_proj.weight[0, 0] = math.nan
+    with pytest.raises(ModelError, match=r"computes NaN .* weights are damaged"):
+        recognize(damaged, clips[:2], INSTRUCTION, DecodingOptions(decoder, max_new_tokens=SHORT, max_entropy=0))  # type: ignore[arg-type]
