@@ -73,6 +73,7 @@ def run(
             if "lora_B" in name:
                 parameter.normal_(0, 1)
     save_adapter(granite, adapted, run.best)
+    write_manifest(run.manifest("valid"), clips[:1])
     write_manifest(run.manifest("test"), clips[1 : CLIPS + 1])
     recipe = recipe_of(nano)
     trained_texts.update(texts_of(granite.eval(), clips[1 : CLIPS + 1]))
