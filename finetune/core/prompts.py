@@ -26,7 +26,8 @@ TASKS = {  # names of tasks in corpora, in lower case
     "s2tt": TRANSLATE,
     "s2t_translation": TRANSLATE,
 }
-STYLES = ("raw", "punctuated")
+PUNCTUATED = "punctuated"  # a text style: with capitals and punctuation
+STYLES = ("raw", PUNCTUATED)
 INSTRUCTION = "can you transcribe the speech into a written format?"  # from the model card of granite-4.0-1b-speech
 _PUNCTUATION = "with proper punctuation and capitalization."
 
@@ -57,13 +58,13 @@ class PromptProfile:
             default: the instruction of the recipe.
             language: code of the spoken language, if a hint about it is wanted.
         """
-        text = {"raw": INSTRUCTION, "punctuated": f"transcribe the speech {_PUNCTUATION}"}.get(style, default)
+        text = {"raw": INSTRUCTION, PUNCTUATED: f"transcribe the speech {_PUNCTUATION}"}.get(style, default)
         name = TRANSLATION_TARGETS.get(language)
         return self.language_hint.format(language=name) + text if name else text
 
     def translate(self, target: str, style: str = "") -> str:
         """The instruction of a translation into a language, by its code in TRANSLATION_TARGETS."""
-        end = f" {_PUNCTUATION}" if style == "punctuated" else "."
+        end = f" {_PUNCTUATION}" if style == PUNCTUATED else "."
         return f"translate the speech to {TRANSLATION_TARGETS[target]}{end}"
 
     def with_keywords(self, instruction: str) -> str:

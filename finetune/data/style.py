@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.core.files import read_json, write_json
 from finetune.core.languages import SPEECH_LANGUAGES, TRANSLATION_TARGETS, row_language, suggested_language
+from finetune.core.prompts import PUNCTUATED
 from finetune.data.manifest import Utterance
 from finetune.data.tags import find_tags, without_tags
 from finetune.data.text_rules import EXAMPLES, NumberLeft, RuleUse, TextRules, strip_punctuation
@@ -26,8 +27,8 @@ SHOWN = 70  # characters of a transcript in a line
 MAX_VALUES = 20
 # What each feature means, and what to do about it.
 FEATURES = {
-    "capitals": "data.text.case: lower converts them",
-    "punctuation": "data.text.punctuation: strip removes it",
+    "capitals": "data.text.case: lower converts them, text_style: punctuated asks for them (docs/tasks.md)",
+    "punctuation": "data.text.punctuation: strip removes it, text_style: punctuated asks for it (docs/tasks.md)",
     "digits": "data.text.numbers: words writes numbers in words",
     "tags": "data.text.tags: strip removes annotations that are certain; name others in data.text.extra_tags",
     "escapes": "a backslash and a letter are no new line or tab, and the model learns to write them; correct the texts",
@@ -206,21 +207,21 @@ def _distinct(parts: Iterable[str], limit: int | None) -> list[str]:
 
 
 def _features(item: Utterance, extra_tags: Sequence[str]) -> Iterable[tuple[str, Iterable[str]]]:
-    """The features of a transcript, each with the parts that show it."""
-    text = item.text
+    """The features of a transcript, each with the parts that show it; capitals only if no prompt asks for them."""
+    text, is_plain = item.text, item.text_style != PUNCTUATED
     tags = [tag.text for tag in find_tags(text, extra_tags)]
     spoken = without_tags(text, extra_tags) if tags else text
-    if spoken.lower() != spoken:
+    if is_plain and spoken.lower() != spoken:
         yield "capitals", (word for word in spoken.split() if word.lower() != word)
-    if strip_punctuation(spoken) != " ".join(spoken.split()):
+    if is_plain and strip_punctuation(spoken) != " ".join(spoken.split()):
         yield "punctuation", (word for word in spoken.split() if strip_punctuation(word) != word)
-    if _has_digit(spoken):
+    if is_plain and _has_digit(spoken):
         yield "digits", filter(_has_digit, spoken.split())
     if tags:
         yield "tags", tags
     if escapes := ESCAPE.findall(spoken):
         yield "escapes", escapes
-    if to_labels(spoken)[1]:
+    if not item.is_translation and to_labels(spoken)[1]:
         unknown = dict.fromkeys(char for char in spoken if to_labels(char)[1])
         yield "characters outside the CTC alphabet", [f"{char} (U+{ord(char):04X})" for char in unknown]
     yield from _language_features(item, spoken)

@@ -1,5 +1,6 @@
 """The style report and the rules of `data.text`: nothing is changed unasked, and every change is counted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,17 @@ def test_a_translation_has_the_script_of_its_target() -> None:
     assert features(item("hello", "ja", target_language="en")) == {}
     assert set(features(item("hello", "en", target_language="ja"))) == {"another script"}
     assert set(features(item("hello", "en", target_language="jp"))) == {"unknown language"}
+
+
+def test_a_prompt_can_ask_for_capitals_and_punctuation() -> None:
+    written = item("On Monday, at 8.", "en")
+    assert set(features(written)) == {"capitals", "punctuation", "digits"}
+    assert features(replace(written, text_style="punctuated")) == {}
+
+
+def test_the_ctc_head_does_not_write_translations() -> None:
+    assert set(features(item("er sagt „ja“", "en"))) == {"punctuation", "characters outside the CTC alphabet"}
+    assert set(features(replace(item("er sagt „ja“", "en", target_language="de"), task="translate"))) == {"punctuation"}
 
 
 def test_the_report_has_shares_values_and_three_examples(tmp_path: Path) -> None:
