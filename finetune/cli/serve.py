@@ -1,6 +1,7 @@
 """`finetune serve`: an HTTP server with OpenAI's transcription API."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from finetune.serving.models import Models, load_base
     from finetune.serving.server import serve
 
+    logging.getLogger(__name__).info("loading %s ...", args.model)
     models = Models(with_adapters(load_base(args.model, args.name), folders, options.memory))
     app = create_app(models, options)
     code = serve(app, options)
