@@ -19,6 +19,8 @@ from finetune.data.survey import Survey, survey
 
 log = logging.getLogger(__name__)
 
+LONGEST_PATH = 4096  # characters; no system has longer ones
+
 
 def to_manifest_keys(
     rows: Iterable[Row],
@@ -150,10 +152,10 @@ def _without_audio(facts: Survey, count: int, folder: Path) -> DataError:
     first = facts.first
     if first.fault:
         return DataError(f"{first.where}: {first.fault.detail}")
-    if facts.tried and "data:audio" in facts.tried[0]:
-        return DataError(
-            f"{facts.source}: audio inside the rows (data:audio/...) is not read; write files, and their paths"
-        )
+    name = cell_text(first.values.get("audio_filepath"))
+    if name.startswith("data:audio") or len(name) > LONGEST_PATH:
+        form = "data:audio/..." if name.startswith("data:audio") else "base64"
+        return DataError(f"{facts.source}: audio inside the rows ({form}) is not read; write files, and their paths")
     names = " and ".join(facts.tried) or shown(first.values.get("audio_filepath"))
     candidate = elsewhere(facts.tried[0], folder) if facts.tried else ""
     what = "has this name, and paths start at the folder of the table"

@@ -648,6 +648,8 @@ def test_rows_that_were_rejected_in_prodigy_are_not_used(folder: Path) -> None:
     assert other.fault is None
     with pytest.raises(DataError, match=r"audio inside the rows \(data:audio/...\) is not read; write files"):
         read(write(folder / "m.jsonl", json.dumps(row | {"audio": "data:audio/wav;base64,UklGRiQ"})))
+    with pytest.raises(DataError, match=r"audio inside the rows \(base64\) is not read; write files"):
+        read(write(folder / "m.jsonl", json.dumps(row | {"audio": "UklGRiQ" * 1000})))
 
 
 @pytest.mark.parametrize(
