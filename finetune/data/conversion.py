@@ -20,6 +20,7 @@ from finetune.data.survey import Survey, survey
 log = logging.getLogger(__name__)
 
 LONGEST_PATH = 4096  # characters; no system has longer ones
+BASE64 = ("UklGR", "T2dnU", "ZkxhQ", "SUQz")  # the first characters of WAV, Ogg, FLAC, and MP3 with a tag
 
 
 def to_manifest_keys(
@@ -153,7 +154,7 @@ def _without_audio(facts: Survey, count: int, folder: Path) -> DataError:
     if first.fault:
         return DataError(f"{first.where}: {first.fault.detail}")
     name = cell_text(first.values.get("audio_filepath"))
-    if name.startswith("data:audio") or len(name) > LONGEST_PATH:
+    if name.startswith("data:audio") or (len(name) > LONGEST_PATH and name.startswith(BASE64)):
         form = "data:audio/..." if name.startswith("data:audio") else "base64"
         return DataError(f"{facts.source}: audio inside the rows ({form}) is not read; write files, and their paths")
     names = " and ".join(facts.tried) or shown(first.values.get("audio_filepath"))
