@@ -33,7 +33,7 @@ from typing import Any
 from finetune.core.errors import FinetuneError, ModelError
 from finetune.core.files import write_json
 from finetune.core.keyword_list import parse_keywords
-from finetune.core.options import LoadOptions
+from finetune.core.serve_options import LoadOptions
 from finetune.serving.bench import send_at
 from finetune.serving.bench_client import BenchClient
 from finetune.serving.bench_plan import Clip, load_clips, poisson_arrivals

@@ -11,7 +11,7 @@ from finetune.data.features import pad_features
 from finetune.data.manifest import Utterance
 from finetune.data.utterance_table import as_table
 from finetune.inference.encode import clip_features
-from finetune.model.granite import SpeechModel
+from finetune.model.granite import EncodedAudio, SpeechModel
 from finetune.model.prompt import encode_text, render
 from finetune.training.augment import WaveAugment
 from finetune.training.clip_table import ClipTable
@@ -40,8 +40,11 @@ def noise(frames: int, seed: int) -> Tensor:
     return torch.randn(frames, 160, generator=torch.Generator().manual_seed(seed)) * 0.5
 
 
-def randomize(model: SpeechModel) -> SpeechModel:
-    """Replaces the weights by random ones, large in the language model so that greedy text does not loop."""
+def randomize(model: SpeechModel, end: float = 1.0) -> SpeechModel:
+    """Replaces the weights by random ones, large in the language model so that greedy text does not loop.
+
+    `end` scales the logits of the end of text, so that texts end at different lengths.
+    """
     torch.manual_seed(5)
     model.hf = type(model.hf)(model.hf.config).eval().requires_grad_(False)
     with torch.no_grad():
@@ -50,7 +53,14 @@ def randomize(model: SpeechModel) -> SpeechModel:
                 parameter.normal_(0, 0.15)
         model.lm_head.weight.normal_(0, 1)
         model.lm_head.weight[model.audio_token_id] = 0  # never generated: transformers would need audio for it
+        model.lm_head.weight[model.tokenizer.eos_token_id] *= end
     return model
+
+
+@torch.inference_mode()
+def encoded_noise(model: SpeechModel, frames: Sequence[int]) -> EncodedAudio:
+    """Clips of noise with these numbers of frames, after the encoder."""
+    return model.encode(*pad_features([noise(count, count) for count in frames]))
 
 
 def hf_inputs(model: SpeechModel, item: Utterance) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.cli.arguments import Subparsers, add_options, chosen_options
-from finetune.core.options import LoadOptions
+from finetune.core.serve_options import LoadOptions
 from finetune.core.terminal import visible
 from finetune.core.wording import count
 

@@ -271,31 +271,6 @@ class SynthesisOptions:
         check_options(self)
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """Options of the load that `finetune bench-serve` sends to a server.
-
-    Raises:
-        RecipeError: a value out of range.
-    """
-
-    requests: Annotated[int, Range(ge=1)] = 100
-    """Requests at each rate."""
-    warmup: Annotated[int, Range(ge=1)] = 2
-    """Requests before the measurement, one after another; they are not counted."""
-    clips: Annotated[int, Range(ge=1)] = 100
-    """Different clips that are sent; of a larger source, this many are sampled."""
-    timeout: Annotated[float, Range(gt=0)] = 120.0
-    """Seconds after which a request has failed."""
-    seed: Annotated[int, Range(ge=0)] = 0
-    """Seed of the arrivals, of the choice of clips and of their changes."""
-    repeat: bool = False
-    """Whether a clip is sent again without a change."""
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-
 def parse_channel(channel: str | int) -> str:
     """The channel as `mix`, `each` or its number from 0; "" stays.
 

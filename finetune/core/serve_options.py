@@ -1,4 +1,4 @@
-"""Options of `finetune serve`: types, ranges and defaults."""
+"""Options of `finetune serve` and `bench-serve`: types, ranges and defaults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +55,31 @@ class ServeOptions:
         for name in ("allow_origin", "api_keys"):
             if not all(isinstance(item, str) and item.strip() for item in getattr(self, name)):
                 raise RecipeError(f"{name}: must be strings that are not empty")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Options of the load that `finetune bench-serve` sends to a server.
+
+    Raises:
+        RecipeError: a value out of range.
+    """
+
+    requests: Annotated[int, Range(ge=1)] = 100
+    """Requests at each rate."""
+    warmup: Annotated[int, Range(ge=1)] = 2
+    """Requests before the measurement, one after another; they are not counted."""
+    clips: Annotated[int, Range(ge=1)] = 100
+    """Different clips that are sent; of a larger source, this many are sampled."""
+    timeout: Annotated[float, Range(gt=0)] = 120.0
+    """Seconds after which a request has failed."""
+    seed: Annotated[int, Range(ge=0)] = 0
+    """Seed of the arrivals, of the choice of clips and of their changes."""
+    repeat: bool = False
+    """Whether a clip is sent again without a change."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def parse_adapters(items: Sequence[str]) -> dict[str, Path]:

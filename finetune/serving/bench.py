@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finetune.core.errors import ModelError
-from finetune.core.options import LoadOptions
+from finetune.core.serve_options import LoadOptions
 from finetune.serving.bench_client import BenchClient
 from finetune.serving.bench_plan import Arrival, load_clips, poisson_arrivals
 from finetune.serving.bench_result import VERSION, LoadResult, Outcome, RateResult, summarize

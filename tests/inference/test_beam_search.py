@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support import INSTRUCTION, noise, randomize
+from support import INSTRUCTION, encoded_noise, randomize
 
 from finetune.core.errors import RecipeError
 from finetune.core.options import DecodingOptions
-from finetune.data.features import pad_features
 from finetune.inference import beam_search as module
 from finetune.inference.beam_choice import choose
 from finetune.inference.beam_search import Beam, Search, beam_search
@@ -28,17 +27,12 @@ LIMIT = 12
 
 @pytest.fixture(scope="module")
 def granite(model: Callable[[], SpeechModel]) -> SpeechModel:
-    """Random weights; texts end at different lengths."""
-    granite = randomize(model())
-    with torch.no_grad():
-        granite.lm_head.weight[granite.tokenizer.eos_token_id] *= 1.6
-    return granite
+    return randomize(model(), end=1.6)
 
 
 @pytest.fixture(scope="module")
 def audio(granite: SpeechModel) -> EncodedAudio:
-    with torch.inference_mode():
-        return granite.encode(*pad_features([noise(frames, frames) for frames in FRAMES]))
+    return encoded_noise(granite, FRAMES)
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from support import noise, randomize
+from support import encoded_noise, randomize
 from torch import Tensor
 
-from finetune.data.features import pad_features
 from finetune.inference import beam_search as beam_module
 from finetune.inference.beam_search import beam_search
 from finetune.inference.decode import DecodedRow, decode
@@ -34,17 +33,12 @@ def repeat(run: Callable[[], Tensor], _: torch.device) -> tuple[Callable[[], obj
 
 @pytest.fixture(scope="module")
 def granite(model: Callable[[], SpeechModel]) -> SpeechModel:
-    """Random weights; texts end at different lengths."""
-    granite = randomize(model())
-    with torch.no_grad():
-        granite.lm_head.weight[granite.tokenizer.eos_token_id] *= 1.9
-    return granite
+    return randomize(model(), end=1.9)
 
 
 @pytest.fixture(scope="module")
 def audio(granite: SpeechModel) -> EncodedAudio:
-    with torch.inference_mode():
-        return granite.encode(*pad_features([noise(frames, frames) for frames in FRAMES]))
+    return encoded_noise(granite, FRAMES)
 
 
 @pytest.fixture(scope="module")
