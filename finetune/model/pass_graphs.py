@@ -1,6 +1,6 @@
 """Passes of the language model in fixed shapes, each recorded once as a CUDA graph and then replayed.
 
-A pass over a few tokens starts hundreds of small kernels, and a GPU needs longer to start them than to compute them. A
+A pass over a few tokens starts hundreds of small kernels, and a GPU can need longer to start than to compute them. A
 CUDA graph starts all of them with one call (docs.pytorch.org, "CUDA semantics", section "CUDA Graphs"), but with the
 shapes and the addresses of its recording. So the cache has a fixed size, and a pass is padded to a number of rows, and
 of tokens in a row, from a short list.
